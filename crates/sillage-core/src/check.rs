@@ -1,0 +1,148 @@
+//! What every backend refuses alike, before a commit is queued.
+
+use crate::{Commit, Condition, Delivered, Error, Message, Result, Write};
+
+/// Limits on what a commit may hold; the same on every backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A whole message, in bytes.
+    pub message: usize,
+    /// Ids, keys, labels and stream names, in bytes.
+    pub label: usize,
+    /// Ids of documents, which may hold several labels, in bytes.
+    pub document_id: usize,
+    /// How many headers.
+    pub headers: usize,
+    /// All headers together, in bytes.
+    pub header_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message: 900 * 1024,
+            label: 512,
+            document_id: 2048,
+            headers: 64,
+            header_bytes: 32 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether a commit is within the limits; the error says which part is not.
+    pub fn check(&self, commit: &Commit) -> Result<()> {
+        for condition in &commit.conditions {
+            self.condition(condition)?;
+        }
+        for write in &commit.writes {
+            self.write(write)?;
+        }
+        Ok(())
+    }
+
+    fn condition(&self, condition: &Condition) -> Result<()> {
+        match condition {
+            Condition::FirstTime(delivery) | Condition::Decided(delivery, _) => {
+                self.delivery(delivery)
+            }
+            Condition::Stream { stream, .. } => self.label("stream name", stream),
+            Condition::Document { collection, id, .. }
+            | Condition::Below { collection, id, .. } => self.document(collection, id),
+            Condition::Lease { name, .. } => self.label("lease name", name),
+        }
+    }
+
+    fn write(&self, write: &Write) -> Result<()> {
+        match write {
+            Write::Append { stream, message } => {
+                if let Some(stream) = stream {
+                    self.label("stream name", stream)?;
+                }
+                self.message(message)
+            }
+            Write::Put { collection, id, .. } | Write::Delete { collection, id } => {
+                self.document(collection, id)
+            }
+            Write::Decide { delivery, .. } => self.delivery(delivery),
+            Write::Forget { consumer, partition, .. } => {
+                self.label("consumer", consumer)?;
+                self.label("partition", partition)
+            }
+        }
+    }
+
+    /// Whether a message is within the limits.
+    pub fn message(&self, message: &Message) -> Result<()> {
+        let size = message.size();
+        if size > self.message {
+            return Err(Error::invalid(format!(
+                "`{}` is {size} bytes, over the limit of {} for a whole message: keep large data \
+                 elsewhere and send a reference to it",
+                message.name, self.message
+            )));
+        }
+        self.label("message id", message.id.as_str())?;
+        self.label("source", &message.source)?;
+        self.label("name", &message.name)?;
+        self.label("correlation id", &message.correlation_id)?;
+        let optional = [&message.topic, &message.operation_id, &message.traceparent];
+        for text in optional.into_iter().flatten() {
+            self.label("topic, operation id or traceparent", text)?;
+        }
+        if let Some(cause) = &message.causation_id {
+            self.label("causation id", cause.as_str())?;
+        }
+        if let Some(key) = &message.key {
+            self.bytes("key", key.as_bytes(), self.label)?;
+        }
+        self.headers(message)
+    }
+
+    fn headers(&self, message: &Message) -> Result<()> {
+        let bytes: usize = message.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+        if message.headers.len() > self.headers || bytes > self.header_bytes {
+            return Err(Error::invalid(format!(
+                "`{}` has {} headers of {bytes} bytes; at most {} headers of {} bytes together",
+                message.name,
+                message.headers.len(),
+                self.headers,
+                self.header_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    fn delivery(&self, delivery: &Delivered) -> Result<()> {
+        self.label("consumer", &delivery.consumer)?;
+        self.label("source", &delivery.source)?;
+        self.label("message id", &delivery.id)
+    }
+
+    fn document(&self, collection: &str, id: &str) -> Result<()> {
+        self.label("collection", collection)?;
+        self.bytes("document id", id.as_bytes(), self.document_id)
+    }
+
+    fn label(&self, what: &str, text: &str) -> Result<()> {
+        self.bytes(what, text.as_bytes(), self.label)
+    }
+
+    #[allow(clippy::unused_self)]
+    fn bytes(&self, what: &str, bytes: &[u8], limit: usize) -> Result<()> {
+        if bytes.len() > limit {
+            let start = String::from_utf8_lossy(&bytes[..32.min(bytes.len())]).into_owned();
+            return Err(Error::invalid(format!(
+                "a {what} of {} bytes is over the limit of {limit}: `{start}…`",
+                bytes.len()
+            )));
+        }
+        if bytes.contains(&0) {
+            return Err(Error::invalid(format!(
+                "a {what} holds a NUL character, which databases cannot store: `{}`",
+                String::from_utf8_lossy(bytes).escape_debug()
+            )));
+        }
+        Ok(())
+    }
+}
