@@ -1,2 +1,46 @@
-//! x
-fn main() {}
+//! This repository's own tasks: `cargo xtask --help`.
+//!
+//! One file a task; each prints what it does and exits with 1 when something is to be mended.
+#![allow(clippy::print_stdout)] // a command-line program: standard output is its result
+
+mod ci;
+mod examples;
+mod process;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "This repository's own tasks")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything a change has to pass, with a table of steps and seconds
+    Ci,
+    /// All tests and doctests
+    Test,
+    /// Run the examples and compare what they print
+    Examples,
+    /// What no lint checks: sizes, words, the floor plan
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Ci => ci::run(),
+        Task::Test => test::run(),
+        Task::Examples => examples::run(),
+        Task::Tidy => tidy::run(),
+    };
+    if let Err(error) = result {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -81,6 +81,26 @@ impl Key {
         &self.0
     }
 
+    /// The key of a label that [`Key::label`] gave.
+    pub fn from_label(label: &str) -> Self {
+        let mut bytes = Vec::with_capacity(label.len());
+        let mut rest = label.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            let coded = std::str::from_utf8(after.get(..2).unwrap_or_default()).unwrap_or_default();
+            match u8::from_str_radix(coded, 16) {
+                Ok(byte) if *first == b'%' => {
+                    bytes.push(byte);
+                    rest = &after[2..];
+                }
+                _ => {
+                    bytes.push(*first);
+                    rest = after;
+                }
+            }
+        }
+        Key(bytes.into())
+    }
+
     /// The key as text that names it in ids and for people: itself where it is printable, with
     /// `%XX` for each byte that is not (and for `%`). Two keys never share a label.
     pub fn label(&self) -> Cow<'_, str> {
@@ -150,7 +170,7 @@ pub struct Message {
     pub correlation_id: Text,
     /// The id of the message that caused this one.
     pub causation_id: Option<MessageId>,
-    /// What external calls are idempotent by; the message's own id where `None`.
+    /// What external calls are idempotent by; the message's own identity where `None`.
     pub operation_id: Option<Text>,
     /// W3C trace context.
     pub traceparent: Option<Text>,
@@ -163,8 +183,9 @@ pub struct Message {
 impl Message {
     /// What external calls made for this message are idempotent by: it survives edits, redrives
     /// and a saga's retries.
-    pub fn operation(&self) -> &str {
-        self.operation_id.as_deref().unwrap_or(self.id.as_str())
+    pub fn operation(&self) -> Text {
+        let own = || format!("{}/{}", self.source, self.id).into();
+        self.operation_id.clone().unwrap_or_else(own)
     }
 
     /// The value of the first header of that name.
@@ -309,6 +330,10 @@ mod tests {
         assert_eq!(Key::from("é").label(), "é");
         assert_eq!(Key::from_bytes(vec![0, b'a', 0xff]).label(), "%00a%FF");
         assert_eq!(Key::from("100%").label(), "100%25");
+        for bytes in [&b"order-1"[..], "é".as_bytes(), &[0, b'a', 0xff, b'%', b' '], b""] {
+            let key = Key::from_bytes(bytes.to_vec());
+            assert_eq!(Key::from_label(&key.label()), key);
+        }
     }
 
     #[test]

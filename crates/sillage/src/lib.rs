@@ -1,1 +1,81 @@
-//! sillage
+//! Event-driven systems that never lose, skip or double a fact.
+#![doc = include_str!("../docs/tour.md")]
+
+mod app;
+mod clock;
+mod connect;
+mod consumer;
+mod decider;
+mod handler;
+mod log_broker;
+mod names;
+mod projection;
+mod runtime;
+mod service;
+
+pub mod admin;
+
+pub use app::{App, Health, Running, StartError, shutdown_signal};
+pub use clock::SystemClock;
+pub use connect::connect;
+pub use consumer::Consumer;
+pub use decider::{Aggregate, Decider, ExecuteError, Executed, Refused};
+pub use handler::{
+    Context, Documents, Extract, Handler, Input, Load, Meta, Needs, Raw, State, States,
+};
+pub use log_broker::{LogBroker, SLOTS};
+pub use projection::{Get, Projection, ReadError, View};
+pub use runtime::{parking::ParkedKey, retry::Retry, watermark::Tally};
+pub use service::{Service, ServiceHandle};
+pub use sillage_core::*;
+pub use sillage_macros::{Command, Document, Event, Events};
+
+/// What most files that use Sillage need.
+pub mod prelude {
+    pub use crate::{
+        Aggregate, Answered, App, Command, Consumer, Decider, Document, Documents, Effects, Event,
+        Events, Failure, Key, Load, Meta, OrFail, Position, Projection, Raw, Recorded, Retry,
+        Running, Service, ServiceHandle, State, Timestamp, View, after, append, at, cancel, delete,
+        hours, mins, ms, publish, put, put_blind, schedule, secs, send,
+    };
+}
+
+use std::time::Duration;
+
+/// That many milliseconds.
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// That many seconds.
+pub const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// That many minutes.
+pub const fn mins(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+/// That many hours.
+pub const fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+/// What the test kit and the benchmarks need of the inside; no promise is made for it.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::handler::run;
+    pub use sillage_core::__private::*;
+
+    /// A context as the runtime makes it, for calling a handler in a test.
+    pub fn context(
+        message: std::sync::Arc<crate::Message>,
+        attempt: u32,
+        states: crate::States,
+        database: Option<std::sync::Arc<dyn crate::Database>>,
+    ) -> crate::Context {
+        let shared = crate::handler::Shared::of("test", "test", states.into(), database);
+        crate::Context::new(message, attempt, shared)
+    }
+}

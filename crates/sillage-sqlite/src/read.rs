@@ -1,0 +1,223 @@
+//! Readers: a few read-only connections, used one call each on the runtime's blocking threads.
+
+use crate::{
+    error::describe,
+    file,
+    rows::{self, limit, signed},
+};
+use rusqlite::{Connection, OptionalExtension, Transaction};
+use sillage_core::{
+    Decision, Error, Filter, Head, Page, Position, Recorded, Result, Stored, Text, Version,
+};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// A filtered read looks at this many positions at most, so that it never takes long.
+const WINDOW: u64 = 10_000;
+
+/// The readers of one file.
+pub(crate) struct Readers {
+    idle: Arc<Idle>,
+    permits: Arc<Semaphore>,
+}
+
+struct Idle {
+    path: PathBuf,
+    connections: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(crate) fn new(path: PathBuf) -> Readers {
+        let most = std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
+        let idle = Idle { path, connections: Mutex::default() };
+        Readers { idle: Arc::new(idle), permits: Arc::new(Semaphore::new(most)) }
+    }
+
+    /// Runs `read` in one snapshot of the file.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.permits.clone().acquire_owned().await;
+        let idle = self.idle.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            idle.run(read)
+        });
+        match done.await {
+            Ok(done) => done.map_err(|error| describe(&self.idle.path, &error)),
+            Err(error) => Err(Error::unavailable("the runtime is stopping").because(error)),
+        }
+    }
+}
+
+impl Idle {
+    fn run<T>(
+        &self,
+        read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let idle = self.connections().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => file::reader(&self.path)?,
+        };
+        let done = read(&connection.transaction()?)?;
+        // One that met an error is not used again.
+        self.connections().push(connection);
+        Ok(done)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of the log, and up to where its entries are gone.
+fn bounds(file: &Transaction<'_>) -> rusqlite::Result<(u64, u64)> {
+    let mut statement = file.prepare_cached(include_str!("sql/head.sql"))?;
+    statement.query_row([], |row| Ok((rows::unsigned(row, 0)?, rows::unsigned(row, 1)?)))
+}
+
+/// Where the log ends: with one writer at a time, all of it is stable.
+pub(crate) fn head(file: &Transaction<'_>) -> rusqlite::Result<Head> {
+    let (last, _) = bounds(file)?;
+    let mut statement = file.prepare_cached(include_str!("sql/incarnation.sql"))?;
+    let incarnation: String = statement.query_row([], |row| row.get(0))?;
+    let incarnation = Uuid::parse_str(&incarnation).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(Head { last: Position(last), stable: Position(last), incarnation })
+}
+
+/// A page of the log.
+pub(crate) fn log(
+    file: &Transaction<'_>,
+    after: Position,
+    filter: &Filter,
+    max: usize,
+) -> rusqlite::Result<Page> {
+    let (head, trimmed_before) = bounds(file)?;
+    let after = after.0.max(trimmed_before);
+    let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
+    let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
+    let until = if scans { head.min(after.saturating_add(WINDOW)) } else { head };
+    let entries = entries(file, (after, until), filter, max)?;
+    let through = match entries.last() {
+        Some(last) if entries.len() >= max => last.position,
+        _ => Position(if max == 0 { after } else { until.max(after) }),
+    };
+    Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
+}
+
+fn entries(
+    file: &Transaction<'_>,
+    (after, until): (u64, u64),
+    filter: &Filter,
+    max: usize,
+) -> rusqlite::Result<Vec<Recorded>> {
+    let (topics, names) = (json(&filter.topics)?, json(&filter.names)?);
+    let scan = (signed(after), signed(until), topics, names, limit(max));
+    let (after, until, topics, names, max) = &scan;
+    let correlation = filter.correlation_id.as_deref();
+    let all = |sql, parameters: &[&dyn rusqlite::ToSql]| {
+        let mut statement = file.prepare_cached(sql)?;
+        statement.query_map(parameters, rows::recorded)?.collect()
+    };
+    match &filter.stream {
+        Some(stream) => all(
+            include_str!("sql/log_stream.sql"),
+            &[after, until, topics, names, max, &correlation, &&**stream],
+        ),
+        None if correlation.is_some() => all(
+            include_str!("sql/log_correlation.sql"),
+            &[after, until, topics, names, max, &correlation],
+        ),
+        None => all(include_str!("sql/log.sql"), &[after, until, topics, names, max]),
+    }
+}
+
+/// A list as `SQLite` takes it; `None` where any will do.
+fn json(list: &[Text]) -> rusqlite::Result<Option<String>> {
+    if list.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(list)
+        .map(Some)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// Entries of a stream.
+pub(crate) fn stream(
+    file: &Transaction<'_>,
+    stream: &str,
+    after: Version,
+    max: usize,
+) -> rusqlite::Result<Vec<Recorded>> {
+    let mut statement = file.prepare_cached(include_str!("sql/stream.sql"))?;
+    statement.query_map((stream, signed(after.0), limit(max)), rows::recorded)?.collect()
+}
+
+/// Documents by id, one answer an id.
+pub(crate) fn get(
+    file: &Transaction<'_>,
+    collection: &str,
+    ids: &[String],
+) -> rusqlite::Result<Vec<Option<Stored>>> {
+    let mut statement = file.prepare_cached(include_str!("sql/document.sql"))?;
+    ids.iter().map(|id| statement.query_row((collection, id), rows::stored).optional()).collect()
+}
+
+/// What a consumer decided about each (source, id).
+pub(crate) fn decisions(
+    file: &Transaction<'_>,
+    consumer: &str,
+    deliveries: &[(Text, Text)],
+) -> rusqlite::Result<Vec<Option<Decision>>> {
+    let mut statement = file.prepare_cached(include_str!("sql/decision.sql"))?;
+    deliveries
+        .iter()
+        .map(|(source, id)| {
+            statement.query_row((consumer, &**source, &**id), rows::decision).optional()
+        })
+        .collect()
+}
+
+/// A [`sillage_core::Range`] that owns its bounds.
+pub(crate) enum Wanted {
+    Ids { prefix: String, after: String },
+    Sort { from: String, until: String },
+    Due { now: String },
+}
+
+/// Documents of a collection.
+pub(crate) fn list(
+    file: &Transaction<'_>,
+    collection: &str,
+    wanted: &Wanted,
+    max: usize,
+) -> rusqlite::Result<Vec<Stored>> {
+    let max = limit(max);
+    match wanted {
+        Wanted::Ids { prefix, after } => {
+            let mut statement = file.prepare_cached(include_str!("sql/documents_by_id.sql"))?;
+            let found = statement.query_map((collection, prefix, after, max), rows::stored)?;
+            found
+                .take_while(|stored| {
+                    stored.as_ref().map_or(true, |stored| stored.id.starts_with(&**prefix))
+                })
+                .collect()
+        }
+        Wanted::Sort { from, until } => {
+            let mut statement = file.prepare_cached(include_str!("sql/documents_by_sort.sql"))?;
+            statement.query_map((collection, from, until, max), rows::stored)?.collect()
+        }
+        Wanted::Due { now } => {
+            let mut statement = file.prepare_cached(include_str!("sql/documents_due.sql"))?;
+            statement.query_map((collection, now, max), rows::stored)?.collect()
+        }
+    }
+}

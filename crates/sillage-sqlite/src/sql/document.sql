@@ -1,0 +1,1 @@
+SELECT id, version, sort, body FROM documents WHERE collection = ?1 AND id = ?2

@@ -1,0 +1,195 @@
+//! The writer's statements, prepared once and held: one method each.
+
+use crate::rows::{self, signed};
+use rusqlite::{Connection, OptionalExtension, PrepFlags, Row, Statement};
+use sillage_core::{Decision, Delivered, Epoch, Message, MessageId, Timestamp, Version};
+
+/// A stream's number in the file and a version in it.
+pub(crate) type Place = (i64, Version);
+
+/// All that a commit asks and does, on the writer's connection.
+pub(crate) struct Statements<'c> {
+    connection: &'c Connection,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    rollback: Statement<'c>,
+    seen: Statement<'c>,
+    decision: Statement<'c>,
+    known: Statement<'c>,
+    stream_version: Statement<'c>,
+    document_version: Statement<'c>,
+    document_below: Statement<'c>,
+    lease_epoch: Statement<'c>,
+    grow_stream: Statement<'c>,
+    append: Statement<'c>,
+    put: Statement<'c>,
+    delete: Statement<'c>,
+    decide: Statement<'c>,
+    forget: Statement<'c>,
+    timers_set: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let prepare =
+            |sql| connection.prepare_with_flags(sql, PrepFlags::SQLITE_PREPARE_PERSISTENT);
+        Ok(Statements {
+            connection,
+            begin: prepare("BEGIN IMMEDIATE")?,
+            commit: prepare("COMMIT")?,
+            rollback: prepare("ROLLBACK")?,
+            seen: prepare(include_str!("sql/seen.sql"))?,
+            decision: prepare(include_str!("sql/decision.sql"))?,
+            known: prepare(include_str!("sql/known.sql"))?,
+            stream_version: prepare(include_str!("sql/stream_version.sql"))?,
+            document_version: prepare(include_str!("sql/document_version.sql"))?,
+            document_below: prepare(include_str!("sql/document_below.sql"))?,
+            lease_epoch: prepare(include_str!("sql/lease_epoch.sql"))?,
+            grow_stream: prepare(include_str!("sql/grow_stream.sql"))?,
+            append: prepare(include_str!("sql/append.sql"))?,
+            put: prepare(include_str!("sql/put.sql"))?,
+            delete: prepare(include_str!("sql/delete.sql"))?,
+            decide: prepare(include_str!("sql/decide.sql"))?,
+            forget: prepare(include_str!("sql/forget.sql"))?,
+            timers_set: prepare(include_str!("sql/timers_set.sql"))?,
+        })
+    }
+
+    /// Runs `work` in one SQL transaction that holds the file's write lock from its start; an
+    /// error of `work` or of the commit leaves nothing behind.
+    pub(crate) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.begin.execute([])?;
+        let done = work(self).and_then(|done| self.commit.execute([]).map(|_| done));
+        // Some errors, as a full disk, have rolled back already.
+        if done.is_err() && !self.connection.is_autocommit() {
+            self.rollback.execute([])?;
+        }
+        done
+    }
+
+    /// The end of the log, and how often timers were set.
+    pub(crate) fn seen(&mut self) -> rusqlite::Result<(u64, u64)> {
+        self.seen.query_row([], |row| Ok((rows::unsigned(row, 0)?, rows::unsigned(row, 1)?)))
+    }
+
+    pub(crate) fn decision(&mut self, of: &Delivered) -> rusqlite::Result<Option<Decision>> {
+        let delivery = (&*of.consumer, &*of.source, &*of.id);
+        self.decision.query_row(delivery, rows::decision).optional()
+    }
+
+    pub(crate) fn is_known(&mut self, source: &str, id: &MessageId) -> rusqlite::Result<bool> {
+        self.known.exists((id.as_str(), source))
+    }
+
+    pub(crate) fn stream_version(&mut self, stream: &str) -> rusqlite::Result<Option<Version>> {
+        self.stream_version.query_row([stream], version).optional()
+    }
+
+    pub(crate) fn document_version(
+        &mut self,
+        collection: &str,
+        id: &str,
+    ) -> rusqlite::Result<Option<Version>> {
+        self.document_version.query_row((collection, id), version).optional()
+    }
+
+    /// Whether the document is absent or its sort key is below `sort`.
+    pub(crate) fn is_below(
+        &mut self,
+        collection: &str,
+        id: &str,
+        sort: &str,
+    ) -> rusqlite::Result<bool> {
+        let below = self.document_below.query_row((collection, id, sort), |row| row.get(0));
+        Ok(below.optional()?.unwrap_or(true))
+    }
+
+    pub(crate) fn lease_epoch(&mut self, name: &str) -> rusqlite::Result<Option<Epoch>> {
+        self.lease_epoch.query_row([name], |row| Ok(Epoch(rows::unsigned(row, 0)?))).optional()
+    }
+
+    /// The place of the stream's next entry.
+    pub(crate) fn grow_stream(&mut self, stream: &str) -> rusqlite::Result<Place> {
+        self.grow_stream
+            .query_row([stream], |row| Ok((row.get(0)?, Version(rows::unsigned(row, 1)?))))
+    }
+
+    /// Adds an entry to the log and answers its position.
+    pub(crate) fn append(
+        &mut self,
+        place: Option<Place>,
+        message: &Message,
+    ) -> rusqlite::Result<u64> {
+        let position = self.append.insert((
+            &*message.source,
+            message.id.as_str(),
+            &*message.name,
+            message.version,
+            message.topic.as_deref(),
+            message.key.as_ref().map(sillage_core::Key::as_bytes),
+            place.map(|(stream, _)| stream),
+            place.map(|(_, version)| signed(version.0)),
+            message.time.as_micros(),
+            &*message.correlation_id,
+            message.causation_id.as_ref().map(MessageId::as_str),
+            message.operation_id.as_deref(),
+            message.traceparent.as_deref(),
+            rows::header_bytes(&message.headers),
+            &*message.payload,
+        ))?;
+        Ok(u64::try_from(position).unwrap_or(0))
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        (collection, id): (&str, &str),
+        sort: Option<&str>,
+        body: &[u8],
+    ) -> rusqlite::Result<()> {
+        self.put.execute((collection, id, sort, body)).map(|_| ())
+    }
+
+    pub(crate) fn delete(&mut self, collection: &str, id: &str) -> rusqlite::Result<()> {
+        self.delete.execute((collection, id)).map(|_| ())
+    }
+
+    pub(crate) fn decide(
+        &mut self,
+        of: &Delivered,
+        decision: Decision,
+        until: Option<(&str, u64)>,
+        at: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let row = (
+            &*of.consumer,
+            &*of.source,
+            &*of.id,
+            decision.as_str(),
+            until.map(|(partition, _)| partition),
+            until.map(|(_, offset)| signed(offset)),
+            at.as_micros(),
+        );
+        self.decide.execute(row).map(|_| ())
+    }
+
+    pub(crate) fn forget(
+        &mut self,
+        consumer: &str,
+        partition: &str,
+        through: u64,
+    ) -> rusqlite::Result<()> {
+        self.forget.execute((consumer, partition, signed(through))).map(|_| ())
+    }
+
+    /// Notes, for other processes, that a timer was set; answers how often.
+    pub(crate) fn timers_set(&mut self) -> rusqlite::Result<u64> {
+        self.timers_set.query_row([], |row| rows::unsigned(row, 0))
+    }
+}
+
+fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
+    rows::unsigned(row, 0).map(Version)
+}

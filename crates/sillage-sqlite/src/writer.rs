@@ -1,0 +1,98 @@
+//! The one thread that writes: it takes the batches that wait and saves them with one durable
+//! write.
+
+use crate::{
+    changed::Changes,
+    commit::{Outcome, apply},
+    error::describe,
+    statements::Statements,
+};
+use rusqlite::Connection;
+use sillage_core::{Clock, Commit, CommitError, Error, Result};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+};
+use tokio::sync::oneshot;
+
+/// Batches of several callers are put together up to about this many commits, so that none of
+/// them waits for long.
+const GATHERED: usize = 512;
+
+/// The way to the writer's thread, which ends when this is dropped and what it was given is saved.
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What the writer's thread works with.
+pub(crate) struct Desk {
+    pub(crate) path: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) changes: Arc<Changes>,
+}
+
+struct Job {
+    batch: Vec<Commit>,
+    reply: oneshot::Sender<Vec<Outcome>>,
+}
+
+impl Writer {
+    /// Starts the thread; an error if it cannot work on this connection.
+    pub(crate) fn start(connection: Connection, desk: Desk) -> Result<Writer> {
+        let (jobs, waiting) = mpsc::channel();
+        let (ready, started) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new().name("sillage-sqlite".to_owned());
+        let spawned = thread.spawn(move || match Statements::prepare(&connection) {
+            Ok(mut statements) => {
+                let _ = ready.send(Ok(()));
+                desk.work(&mut statements, &waiting);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(describe(&desk.path, &error)));
+            }
+        });
+        spawned.map_err(|error| Error::unavailable("no thread can be started").because(error))?;
+        started.recv().unwrap_or_else(|_| Err(stopped()))?;
+        Ok(Writer { jobs })
+    }
+
+    /// One outcome a commit, in order, once all that were accepted are durable.
+    pub(crate) async fn commit(&self, batch: Vec<Commit>) -> Vec<Outcome> {
+        let commits = batch.len();
+        let (reply, outcomes) = oneshot::channel();
+        // Where the thread is gone, so is `reply`.
+        let _ = self.jobs.send(Job { batch, reply });
+        let lost = || (0..commits).map(|_| Err(CommitError::Failed(stopped()))).collect();
+        outcomes.await.unwrap_or_else(|_| lost())
+    }
+}
+
+impl Desk {
+    fn work(&self, statements: &mut Statements<'_>, waiting: &mpsc::Receiver<Job>) {
+        let mut gathered = Vec::new();
+        let mut replies = Vec::new();
+        while let Ok(first) = waiting.recv() {
+            let mut next = Some(first);
+            while let Some(job) = next {
+                replies.push((job.batch.len(), job.reply));
+                gathered.extend(job.batch);
+                next = if gathered.len() < GATHERED { waiting.try_recv().ok() } else { None };
+            }
+            let (outcomes, seen) = apply(statements, &self.path, &*self.clock, &gathered);
+            if let Some(seen) = seen {
+                self.changes.publish(seen);
+            }
+            let mut outcomes = outcomes.into_iter();
+            for (commits, reply) in replies.drain(..) {
+                // A caller that went away is told nothing; its commits stand.
+                let _ = reply.send(outcomes.by_ref().take(commits).collect());
+            }
+            gathered.clear();
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::unavailable("the thread that writes has stopped: open the database again")
+}

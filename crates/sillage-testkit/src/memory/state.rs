@@ -1,0 +1,284 @@
+//! What a [`Memory`](super::Memory) holds, and what a commit does to it: first every condition
+//! is looked at, then every write is made; no write can fail.
+
+use sillage_core::{
+    Commit, CommitError, Committed, Condition, Decision, Delivered, Epoch, Error, Expected, Filter,
+    Limits, Message, Page, Position, Range, Recorded, Sort, Stored, Text, Timestamp, Version,
+    Write,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use uuid::Uuid;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) fail_next: usize,
+    pub(super) fail_after_apply: usize,
+    /// Positions are indexes plus one.
+    log: Vec<Recorded>,
+    /// Versions are indexes plus one.
+    streams: BTreeMap<Text, Vec<Recorded>>,
+    /// (source, id) of every entry.
+    identities: BTreeSet<(Text, Text)>,
+    /// By collection and id.
+    documents: BTreeMap<Text, BTreeMap<Text, Stored>>,
+    /// By consumer, source and id.
+    inbox: BTreeMap<(Text, Text, Text), Row>,
+    leases: BTreeMap<Text, Lease>,
+}
+
+struct Row {
+    decision: Decision,
+    until: Option<(Text, u64)>,
+}
+
+struct Lease {
+    owner: Uuid,
+    epoch: Epoch,
+    until: Timestamp,
+}
+
+impl State {
+    pub(super) fn commit(
+        &mut self,
+        commit: Commit,
+        now: Timestamp,
+    ) -> Result<Committed, CommitError> {
+        Limits::default().check(&commit).map_err(CommitError::Rejected)?;
+        if take_one(&mut self.fail_next) {
+            return Err(failed("not applied"));
+        }
+        commit.conditions.iter().try_for_each(|condition| self.holds(condition))?;
+        if self.repeats_an_entry(&commit.writes) {
+            return Err(CommitError::AlreadyHandled);
+        }
+        for write in commit.writes {
+            self.apply(write, now);
+        }
+        if take_one(&mut self.fail_after_apply) {
+            return Err(failed("applied"));
+        }
+        // Whatever was appended is at the end now.
+        Ok(Committed { position: self.head() })
+    }
+
+    fn holds(&self, condition: &Condition) -> Result<(), CommitError> {
+        let decided = |delivery: &Delivered| {
+            self.decision(&delivery.consumer, &delivery.source, &delivery.id)
+        };
+        match condition {
+            Condition::FirstTime(delivery) => {
+                ensure(decided(delivery).is_none(), CommitError::AlreadyHandled)
+            }
+            Condition::Decided(delivery, decision) => {
+                ensure(decided(delivery) == Some(*decision), CommitError::AlreadyHandled)
+            }
+            Condition::Stream { expected: Expected::Any, .. } => Ok(()),
+            Condition::Stream { stream, expected: Expected::NoStream } => {
+                same_version(None, self.stream_version(stream))
+            }
+            Condition::Stream { stream, expected: Expected::Exact(version) } => {
+                same_version(Some(*version), self.stream_version(stream))
+            }
+            Condition::Document { collection, id, expected } => {
+                let actual = self.document(collection, id).map(|document| document.version);
+                same_version(*expected, actual)
+            }
+            Condition::Below { collection, id, sort } => {
+                let document = self.document(collection, id);
+                let below = |found: &Stored| found.sort.as_ref().is_some_and(|old| old < sort);
+                ensure(document.is_none_or(below), CommitError::Fenced)
+            }
+            Condition::Lease { name, epoch } => {
+                let lease = self.leases.get(name);
+                ensure(lease.is_some_and(|lease| lease.epoch == *epoch), CommitError::Fenced)
+            }
+        }
+    }
+
+    /// Whether a (source, id) of these is in the log, or twice among them.
+    fn repeats_an_entry(&self, writes: &[Write]) -> bool {
+        let mut own = BTreeSet::new();
+        writes.iter().any(|write| match write {
+            Write::Append { message, .. } => {
+                let identity = identity(message);
+                self.identities.contains(&identity) || !own.insert(identity)
+            }
+            _ => false,
+        })
+    }
+
+    fn apply(&mut self, write: Write, now: Timestamp) {
+        match write {
+            Write::Append { stream, message } => self.append(stream, message),
+            Write::Put { collection, id, sort, body } => {
+                let sort = sort.map(|sort| match sort {
+                    Sort::Text(text) => text,
+                    Sort::After(delay) => (now + delay).to_string().into(),
+                });
+                let documents = self.documents.entry(collection).or_default();
+                let version = documents.get(&id).map_or(Version(0), |old| old.version).next();
+                documents.insert(id.clone(), Stored { id, version, sort, body });
+            }
+            Write::Delete { collection, id } => {
+                self.documents.entry(collection).or_default().remove(&id);
+            }
+            Write::Decide { delivery: Delivered { consumer, source, id }, decision, until } => {
+                self.inbox.insert((consumer, source, id), Row { decision, until });
+            }
+            Write::Forget { consumer, partition, through } => {
+                self.inbox.retain(|(owner, ..), row| {
+                    let bound = row.until.as_ref();
+                    let passed =
+                        bound.is_some_and(|(p, offset)| *p == partition && *offset <= through);
+                    *owner != consumer || !passed
+                });
+            }
+        }
+    }
+
+    fn append(&mut self, stream: Option<Text>, message: Arc<Message>) {
+        self.identities.insert(identity(&message));
+        let position = Position(self.head().0 + 1);
+        let place = stream.map(|name| {
+            let version = self.stream_version(&name).unwrap_or_default().next();
+            (name, version)
+        });
+        let entry = Recorded::new(position, place, message);
+        if let Some((name, _)) = &entry.stream {
+            self.streams.entry(name.clone()).or_default().push(entry.clone());
+        }
+        self.log.push(entry);
+    }
+
+    pub(super) fn head(&self) -> Position {
+        self.log.last().map_or(Position(0), |entry| entry.position)
+    }
+
+    fn stream_version(&self, stream: &str) -> Option<Version> {
+        self.streams.get(stream)?.last()?.stream.as_ref().map(|(_, version)| *version)
+    }
+
+    pub(super) fn stream(&self, stream: &str, after: Version, max: usize) -> Vec<Recorded> {
+        let entries = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        entries.iter().skip(index(after.0)).take(max).cloned().collect()
+    }
+
+    pub(super) fn page(&self, after: Position, filter: &Filter, max: usize) -> Page {
+        let later = self.log.iter().skip(index(after.0));
+        let entries: Vec<_> =
+            later.filter(|entry| matches(filter, entry)).take(max).cloned().collect();
+        let through = if entries.len() == max {
+            entries.last().map_or(after, |entry| entry.position)
+        } else {
+            self.head().max(after)
+        };
+        Page { entries, through, trimmed_before: Position(0) }
+    }
+
+    pub(super) fn document(&self, collection: &str, id: &str) -> Option<&Stored> {
+        self.documents.get(collection)?.get(id)
+    }
+
+    pub(super) fn list(
+        &self,
+        collection: &str,
+        range: Range<'_>,
+        max: usize,
+        now: Timestamp,
+    ) -> Vec<Stored> {
+        let now = now.to_string();
+        let wanted = |document: &&Stored| {
+            let sort = document.sort.as_deref();
+            match range {
+                Range::Ids { prefix, after } => {
+                    document.id.starts_with(prefix) && &*document.id > after
+                }
+                Range::Sort { from, until } => {
+                    sort.is_some_and(|sort| from <= sort && sort < until)
+                }
+                Range::Due => sort.is_some_and(|sort| sort <= now.as_str()),
+            }
+        };
+        // In order of id, which a stable sort keeps among equal sort keys.
+        let all = self.documents.get(collection).into_iter().flat_map(BTreeMap::values);
+        let mut documents: Vec<_> = all.filter(wanted).cloned().collect();
+        if !matches!(range, Range::Ids { .. }) {
+            documents.sort_by(|a, b| a.sort.cmp(&b.sort));
+        }
+        documents.truncate(max);
+        documents
+    }
+
+    pub(super) fn decision(&self, consumer: &str, source: &str, id: &str) -> Option<Decision> {
+        let row = self.inbox.get(&(consumer.into(), source.into(), id.into()));
+        row.map(|row| row.decision)
+    }
+
+    pub(super) fn lease(
+        &mut self,
+        name: &str,
+        owner: Uuid,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Option<Epoch> {
+        let until = now + ttl;
+        match self.leases.get_mut(name) {
+            Some(lease) if lease.owner == owner => {
+                lease.until = until;
+                Some(lease.epoch)
+            }
+            Some(lease) if lease.until > now => None,
+            _ if ttl.is_zero() => None,
+            last => {
+                let epoch = Epoch(last.map_or(0, |lease| lease.epoch.0) + 1);
+                self.leases.insert(name.into(), Lease { owner, epoch, until });
+                Some(epoch)
+            }
+        }
+    }
+}
+
+fn take_one(faults: &mut usize) -> bool {
+    let any = *faults > 0;
+    *faults = faults.saturating_sub(1);
+    any
+}
+
+fn failed(what: &str) -> CommitError {
+    let sentence = format!("the test wanted this commit to fail; it was {what}");
+    CommitError::Failed(Error::unavailable(sentence))
+}
+
+fn ensure(holds: bool, otherwise: CommitError) -> Result<(), CommitError> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+/// Version 0 is "not there yet", so it is the same as none.
+fn same_version(expected: Option<Version>, actual: Option<Version>) -> Result<(), CommitError> {
+    let same = expected.unwrap_or_default() == actual.unwrap_or_default();
+    ensure(same, CommitError::Conflict { expected, actual })
+}
+
+fn identity(message: &Message) -> (Text, Text) {
+    (message.source.clone(), message.id.text())
+}
+
+/// How many entries there are up to a position or version.
+fn index(last: u64) -> usize {
+    usize::try_from(last).unwrap_or(usize::MAX)
+}
+
+fn matches(filter: &Filter, entry: &Recorded) -> bool {
+    let listed = |list: &[Text], value: Option<&Text>| {
+        list.is_empty() || value.is_some_and(|value| list.contains(value))
+    };
+    let same = |wanted: Option<&Text>, value: Option<&Text>| wanted.is_none() || wanted == value;
+    listed(&filter.topics, entry.topic.as_ref())
+        && listed(&filter.names, Some(&entry.name))
+        && same(filter.stream.as_ref(), entry.stream.as_ref().map(|(name, _)| name))
+        && same(filter.correlation_id.as_ref(), Some(&entry.correlation_id))
+}

@@ -1,0 +1,99 @@
+//! Everything that can be checked before the first message: names, needs, what the broker can do.
+
+use super::{App, StartError};
+use crate::{consumer::Consumer, service::Service};
+use std::collections::HashSet;
+
+impl App {
+    /// Everything that can be checked without a message; each mistake is a sentence.
+    pub fn check(&self) -> Result<(), StartError> {
+        let mut errors = vec![];
+        let mut services = HashSet::new();
+        for service in &self.services {
+            if !services.insert(service.name) {
+                errors.push(format!("two services are called `{}`: names are identity", service.name));
+            }
+            check_name("service", service.name, &mut errors);
+            self.check_service(service, &mut errors);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
+    }
+
+    fn check_service(&self, service: &Service, errors: &mut Vec<String>) {
+        let mut consumers = HashSet::new();
+        for consumer in &service.consumers {
+            if !consumers.insert(consumer.name) {
+                errors.push(format!(
+                    "service `{}` has two consumers called `{}`: names are identity",
+                    service.name, consumer.name
+                ));
+            }
+            check_name("consumer", consumer.name, errors);
+            self.check_consumer(service, consumer, errors);
+        }
+        let mut projections = HashSet::new();
+        for projection in &service.projections {
+            let name = projection.name();
+            if !projections.insert(name) {
+                errors.push(format!("service `{}` has two projections called `{name}`", service.name));
+            }
+            check_name("projection", name, errors);
+            let of_it = projection.errors().into_iter();
+            errors.extend(of_it.map(|error| format!("service `{}`: {error}", service.name)));
+            if self.database.is_none() {
+                errors.push(format!(
+                    "service `{}`: projection `{name}` needs a database; this app has none",
+                    service.name
+                ));
+            }
+        }
+    }
+
+    fn check_consumer(&self, service: &Service, consumer: &Consumer, errors: &mut Vec<String>) {
+        let prefix = format!("service `{}`", service.name);
+        errors.extend(consumer.errors.iter().map(|error| format!("{prefix}: {error}")));
+        for (id, name) in &consumer.needs.states {
+            if !service.states.has(*id) {
+                errors.push(format!(
+                    "{prefix}: consumer `{}` takes `State<{name}>`, but no `.state(…)` of that \
+                     type was given to the service",
+                    consumer.name
+                ));
+            }
+        }
+        if consumer.topics.is_empty() {
+            errors.push(format!(
+                "{prefix}: consumer `{}` has no topic, so nothing would ever come: add a handler \
+                 with `.on(…)`",
+                consumer.name
+            ));
+        }
+        if consumer.needs.database && self.database.is_none() {
+            errors.push(format!(
+                "{prefix}: consumer `{}` loads documents or aggregates, which needs a database; \
+                 this app has none",
+                consumer.name
+            ));
+        }
+        if let Some(broker) = &self.broker {
+            let capabilities = broker.capabilities();
+            if !capabilities.ordered_by_key {
+                errors.push(format!(
+                    "{prefix}: consumer `{}` needs messages in order of their key, which {} does \
+                     not give; the embedded log does",
+                    consumer.name, capabilities.name
+                ));
+            }
+        }
+    }
+}
+
+/// Names are stored, and are parts of ids with `/` between them.
+fn check_name(what: &str, name: &str, errors: &mut Vec<String>) {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 100 || !name.chars().all(allowed) {
+        errors.push(format!(
+            "{what} name `{name}`: use 1 to 100 of lower-case letters, digits, `-`, `_` and `.`"
+        ));
+    }
+}

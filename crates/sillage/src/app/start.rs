@@ -1,0 +1,255 @@
+//! Starting: what was checked is built, subscribed and run.
+
+use super::{App, Inner, Running, StartError, control::Watcher};
+use crate::{
+    handler::Shared,
+    log_broker::LogBroker,
+    names,
+    projection::{Progress, Runner, identity},
+    runtime::{
+        committer::Committer,
+        health::Vital,
+        member::{Control, Means, Member},
+        timers::Pump,
+    },
+    service::{Service, ServiceHandle},
+};
+use sillage_core::{
+    Broker, Clock, Commit, Database, Error, Position, Result, Start, Subscription, Text, TopicSpec,
+    Write,
+};
+use serde_json::json;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What the parts of an app share while it is built.
+struct Building {
+    database: Option<(Arc<dyn Database>, Committer)>,
+    broker: Arc<dyn Broker>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    drain_limit: Duration,
+    tasks: JoinSet<()>,
+    handles: HashMap<&'static str, ServiceHandle>,
+    views: Vec<(&'static str, Arc<Progress>)>,
+    vitals: Vec<(String, Arc<Vital>)>,
+    controls: Vec<(Text, watch::Sender<Control>)>,
+    manifests: Vec<Write>,
+}
+
+impl App {
+    /// Checks, then starts everything. Nothing runs where an error comes back.
+    pub async fn start(self) -> Result<Running, StartError> {
+        self.check()?;
+        self.build().await.map_err(|error| StartError(vec![error.to_string()]))
+    }
+
+    async fn build(self) -> Result<Running> {
+        let database = self.database.map(|database| {
+            let committer = Committer::start(database.clone());
+            (database, committer)
+        });
+        let log = database.as_ref().map(|(database, _)| -> Arc<dyn Broker> {
+            Arc::new(LogBroker::new(database.clone(), self.clock.clone()))
+        });
+        let broker = self.broker.or(log).ok_or_else(|| Error::invalid("no broker"))?;
+        let mut building = Building {
+            database,
+            broker,
+            clock: self.clock,
+            stop: CancellationToken::new(),
+            drain_limit: self.drain_limit,
+            tasks: JoinSet::new(),
+            handles: HashMap::new(),
+            views: vec![],
+            vitals: vec![],
+            controls: vec![],
+            manifests: vec![],
+        };
+        building.topics(&self.services).await?;
+        for service in self.services {
+            let stop = building.stop.clone().drop_guard();
+            building.service(service).await?;
+            stop.disarm();
+        }
+        building.finish().await
+    }
+}
+
+impl Building {
+    async fn topics(&self, services: &[Service]) -> Result<()> {
+        let consumers = services.iter().flat_map(|service| &service.consumers);
+        let names: BTreeSet<_> = consumers.flat_map(|consumer| consumer.topics.clone()).collect();
+        let topics = names.into_iter().map(|name| TopicSpec { name, partitions: None });
+        let diff = self.broker.ensure(&topics.collect::<Vec<_>>()).await?;
+        for sentence in diff.differs {
+            tracing::warn!("{sentence}");
+        }
+        Ok(())
+    }
+
+    async fn service(&mut self, service: Service) -> Result<()> {
+        let name = service.name;
+        self.manifest(&service)?;
+        let mut progress = vec![];
+        for projection in &service.projections {
+            progress.extend(self.projection(&service, projection.clone()));
+        }
+        if let Some((database, committer)) = self.database.clone() {
+            let clock = self.clock.clone();
+            let handle = ServiceHandle::new(name, database, committer, clock, progress);
+            self.handles.insert(name, handle);
+        }
+        let states = Arc::new(service.states);
+        for consumer in service.consumers {
+            let database = self.database.as_ref().map(|(database, _)| database.clone());
+            let shared = Shared::of(name, consumer.name, states.clone(), database);
+            self.consumer(consumer.build(name), shared).await?;
+        }
+        Ok(())
+    }
+
+    async fn consumer(
+        &mut self,
+        spec: crate::runtime::member::Spec,
+        shared: Arc<Shared>,
+    ) -> Result<()> {
+        let subscription = Subscription {
+            consumer: spec.name.clone(),
+            topics: spec.topics.clone(),
+            start: if spec.broadcast { Start::Latest } else { spec.start },
+            broadcast: spec.broadcast,
+        };
+        let (receiver, settler) = self.broker.subscribe(subscription).await?;
+        let vital = self.vital(&format!("consumer `{}`", spec.name));
+        let (control, _) = watch::channel(Control::default());
+        self.controls.push((spec.name.clone(), control.clone()));
+        let means = Means {
+            spec: Arc::new(spec),
+            shared,
+            clock: self.clock.clone(),
+            committer: self.database.as_ref().map(|(_, committer)| committer.clone()),
+            broker: self.broker.clone(),
+            control,
+            vital,
+            stop: self.stop.clone(),
+            drain_limit: self.drain_limit,
+        };
+        let member = Member::new(means, receiver, settler);
+        self.tasks.spawn(async move {
+            if let Err(error) = member.run().await {
+                tracing::warn!(%error, "a consumer did not leave cleanly; its leases run out");
+            }
+        });
+        Ok(())
+    }
+
+    fn projection(
+        &mut self,
+        service: &Service,
+        projection: Arc<dyn crate::projection::AnyProjection>,
+    ) -> Option<Arc<Progress>> {
+        let (database, committer) = self.database.clone()?;
+        let id = identity(service.name, &*projection);
+        let collection = match projection.version() {
+            1 => names::collection(service.name, projection.collection()),
+            version => format!("{}/{}@{version}", service.name, projection.collection()).into(),
+        };
+        let progress = Arc::new(Progress {
+            collection,
+            document: projection.collection(),
+            database,
+            clock: self.clock.clone(),
+            position: watch::channel(Position::default()).0,
+        });
+        self.views.push((service.name, progress.clone()));
+        let vital = self.vital(&format!("projection `{id}`"));
+        vital.partitions(1);
+        let runner = Runner {
+            projection,
+            service: service.name.into(),
+            follows: service.follows.clone(),
+            progress: progress.clone(),
+            committer,
+            clock: self.clock.clone(),
+            vital,
+            stop: self.stop.clone(),
+        };
+        self.tasks.spawn(runner.run());
+        Some(progress)
+    }
+
+    fn vital(&mut self, name: &str) -> Arc<Vital> {
+        let vital = Arc::new(Vital::default());
+        self.vitals.push((name.to_owned(), vital.clone()));
+        vital
+    }
+
+    /// What the app is, as a document: operators' tools read it, and never the app's code.
+    fn manifest(&mut self, service: &Service) -> Result<()> {
+        let consumers = service.consumers.iter().map(|consumer| {
+            json!({
+                "name": names::part(service.name, consumer.name),
+                "topics": consumer.topics,
+                "events": consumer.events(),
+                "attempts": consumer.retry_policy().attempts(),
+            })
+        });
+        let projections = service.projections.iter().map(|projection| {
+            let mut events = projection.events();
+            events.sort_unstable();
+            json!({
+                "name": identity(service.name, &**projection),
+                "collection": projection.collection(),
+                "events": events,
+            })
+        });
+        let manifest = json!({
+            "service": service.name,
+            "consumers": consumers.collect::<Vec<_>>(),
+            "projections": projections.collect::<Vec<_>>(),
+            "follows": service.follows,
+            "broker": self.broker.capabilities().name,
+            "started": self.clock.now(),
+        });
+        let (collection, id) = (names::MANIFESTS.into(), service.name.into());
+        let body = serde_json::to_vec(&manifest)?.into();
+        self.manifests.push(Write::Put { collection, id, sort: None, body });
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Running> {
+        if let Some((database, committer)) = self.database.clone() {
+            let writes = std::mem::take(&mut self.manifests);
+            let put = committer.commit(Commit { conditions: vec![], writes }).await;
+            put.map_err(|error| Error::unavailable("the app could not sign in").because(error))?;
+            let watcher = Watcher {
+                database: database.clone(),
+                clock: self.clock.clone(),
+                controls: self.controls,
+                stop: self.stop.clone(),
+            };
+            let seen = watcher.begin().await?;
+            self.tasks.spawn(watcher.run(seen));
+            let vital = Arc::new(Vital::default());
+            vital.partitions(1);
+            self.vitals.push(("timers".into(), vital.clone()));
+            let (clock, stop) = (self.clock.clone(), self.stop.clone());
+            self.tasks.spawn(Pump { database, committer, clock, vital, stop }.run());
+        }
+        Ok(Running(Arc::new(Inner {
+            handles: self.handles,
+            views: self.views,
+            vitals: self.vitals,
+            clock: self.clock,
+            stop: self.stop,
+            tasks: Mutex::new(self.tasks),
+            drain_limit: self.drain_limit,
+        })))
+    }
+}

@@ -1,0 +1,191 @@
+//! Consumers: named sets of handlers that share one subscription.
+
+use crate::{
+    handler::{AnyHandler, Erased, Extract, Handler, Input, Needs, Raw, Shared},
+    names,
+    runtime::{member::Spec, retry::Retry},
+};
+use sillage_core::{Outcome, Start, Text};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// A named set of handlers, one an event, that share one subscription.
+///
+/// The name is stored identity: its place in each topic, its inbox and its parked keys go by it.
+#[must_use = "a consumer does nothing until it is given to a service"]
+pub struct Consumer {
+    pub(crate) name: &'static str,
+    pub(crate) topics: Vec<Text>,
+    pub(crate) needs: Needs,
+    pub(crate) errors: Vec<String>,
+    handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    any: Option<Arc<dyn AnyHandler>>,
+    strict: bool,
+    retry: Retry,
+    time_limit: Duration,
+    concurrency: usize,
+    window: usize,
+    start: Start,
+    broadcast: bool,
+}
+
+impl Consumer {
+    /// A consumer of that name; a service adds its own name in front.
+    pub fn new(name: &'static str) -> Self {
+        Consumer {
+            name,
+            topics: vec![],
+            needs: Needs::default(),
+            errors: vec![],
+            handlers: HashMap::new(),
+            any: None,
+            strict: false,
+            retry: Retry::default(),
+            time_limit: Duration::from_secs(30),
+            concurrency: 256,
+            window: 4096,
+            start: Start::Earliest,
+            broadcast: false,
+        }
+    }
+
+    /// Handles one event or command. A message of its topics that no handler takes is ignored,
+    /// and counted.
+    pub fn on<H, Args: 'static>(mut self, handler: H) -> Self
+    where
+        H: Handler<Args, Message: Input, Rest: Extract, Output: Outcome, Future: Send>,
+    {
+        H::Rest::needs(&mut self.needs);
+        self.add_topic(<H::Message as Input>::FROM);
+        let handler = Arc::new(Erased::<H, Args>::new(handler));
+        let Some(name) = <H::Message as Input>::ACCEPTS else {
+            if self.any.replace(handler).is_some() {
+                self.errors.push(format!(
+                    "consumer `{}` has two handlers for any message: keep one",
+                    self.name
+                ));
+            }
+            return self;
+        };
+        if <H::Message as Input>::FROM.is_none() {
+            self.errors.push(format!(
+                "consumer `{}` handles `{name}`, which has no topic: nothing would ever come; give \
+                 it a topic, or leave `internal` away",
+                self.name
+            ));
+        }
+        if self.handlers.insert(name, handler).is_some() {
+            self.errors.push(format!(
+                "consumer `{}` has two handlers for `{name}`: keep one, or put the other in a \
+                 consumer of its own",
+                self.name
+            ));
+        }
+        self
+    }
+
+    /// Handles whatever the topics bring, undecoded, where no other handler takes it.
+    pub fn on_any<H, Args: 'static>(
+        mut self,
+        topics: impl IntoIterator<Item = impl Into<Text>>,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<Args, Message = Raw, Rest: Extract, Output: Outcome, Future: Send>,
+    {
+        self.topics.extend(topics.into_iter().map(Into::into));
+        self.on(handler)
+    }
+
+    /// The retry ladder.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// A message without a handler is a permanent failure, instead of ignored.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// How long a handler may take; over it is a transient failure. 30 s unless said.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// How many keys are handled at once in this process. 256 unless said.
+    pub fn concurrency(mut self, slots: usize) -> Self {
+        if slots == 0 {
+            self.errors.push(format!("consumer `{}`: concurrency 0 would handle nothing", self.name));
+        }
+        self.concurrency = slots;
+        self
+    }
+
+    /// How many deliveries may be under way in this process. 4,096 unless said.
+    pub fn window(mut self, deliveries: usize) -> Self {
+        self.window = deliveries.max(1);
+        self
+    }
+
+    /// Where it starts the first time: at the earliest message unless said. Stored then.
+    pub fn from(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Every process gets every message; nothing is stored, so nothing is caught up after a stop,
+    /// and effects may be committed once a process.
+    pub fn broadcast(mut self) -> Self {
+        self.broadcast = true;
+        self.start = Start::Latest;
+        self
+    }
+
+    fn add_topic(&mut self, topic: Option<&'static str>) {
+        if let Some(topic) = topic {
+            if !self.topics.iter().any(|known| **known == *topic) {
+                self.topics.push(topic.into());
+            }
+        }
+    }
+
+    pub(crate) fn events(&self) -> Vec<&'static str> {
+        let mut events: Vec<_> = self.handlers.keys().copied().collect();
+        events.sort_unstable();
+        events
+    }
+
+    pub(crate) fn retry_policy(&self) -> &Retry {
+        &self.retry
+    }
+
+    pub(crate) fn build(self, service: &str) -> Spec {
+        Spec {
+            name: names::part(service, self.name),
+            topics: self.topics,
+            handlers: self.handlers,
+            any: self.any,
+            strict: self.strict,
+            retry: self.retry,
+            time_limit: self.time_limit,
+            concurrency: self.concurrency,
+            window: self.window,
+            start: self.start,
+            broadcast: self.broadcast,
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn of(
+        service: &str,
+        consumer: &str,
+        states: Arc<crate::handler::States>,
+        database: Option<Arc<dyn sillage_core::Database>>,
+    ) -> Arc<Self> {
+        let consumer = names::part(service, consumer);
+        Arc::new(Shared { service: service.into(), consumer, states, database })
+    }
+}

@@ -1,0 +1,173 @@
+//! Reads the log for the slots that are this process's.
+
+use super::slots::{Change, Slots, partition};
+use super::SLOTS;
+use crate::{names, runtime::Mark};
+use sillage_core::{
+    BoxFuture, Database, Delivery, Filter, Inbound, Offset, Page, Position, Receiver, Recorded, Result,
+    Start, Subscription, Text, slot_of,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// Entries read at once.
+const PAGE: usize = 512;
+
+pub(super) struct LogReceiver {
+    database: Arc<dyn Database>,
+    consumer: Text,
+    broadcast: bool,
+    start: Position,
+    filter: Arc<Filter>,
+    reading: Option<BoxFuture<'static, (Position, Result<Page>)>>,
+    slots: Arc<Slots>,
+    /// For each owned slot: everything up to there was handed over.
+    places: BTreeMap<u32, Position>,
+    /// Everything up to here was read for all slots that are not behind.
+    scanned: Position,
+    ready: VecDeque<Inbound>,
+}
+
+impl LogReceiver {
+    pub(super) async fn new(
+        database: Arc<dyn Database>,
+        subscription: Subscription,
+        slots: Arc<Slots>,
+    ) -> Result<Self> {
+        let start = match subscription.start {
+            Start::Latest if subscription.broadcast => database.head().await?.last,
+            _ => Position::default(),
+        };
+        let filter = Arc::new(Filter { topics: subscription.topics, ..Filter::default() });
+        Ok(LogReceiver {
+            database,
+            consumer: subscription.consumer,
+            broadcast: subscription.broadcast,
+            start,
+            filter,
+            reading: None,
+            slots,
+            places: BTreeMap::new(),
+            scanned: Position(u64::MAX),
+            ready: VecDeque::new(),
+        })
+    }
+
+    async fn step(&mut self) -> Result<Inbound> {
+        loop {
+            if let Some(change) = self.slots.change() {
+                let inbound = self.change(change).await?;
+                self.slots.change_taken();
+                return Ok(inbound);
+            }
+            if let Some(inbound) = self.ready.pop_front() {
+                return Ok(inbound);
+            }
+            let behind = self.places.iter().filter(|(slot, _)| self.slots.is_open(**slot));
+            let Some(from) = behind.map(|(_, place)| *place).min() else {
+                self.slots.notify.notified().await;
+                continue;
+            };
+            if self.read(from).await? {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.slots.notify.notified() => {}
+                () = self.database.changed(from.max(self.scanned)) => {}
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Change) -> Result<Inbound> {
+        match change {
+            Change::Assigned(slot) => {
+                let (database, consumer) = (self.database.clone(), self.consumer.clone());
+                let place = if self.broadcast {
+                    self.start
+                } else {
+                    stored(&*database, &consumer, slot).await?
+                };
+                self.places.insert(slot, place);
+                Ok(Inbound::Assigned(vec![partition(slot)]))
+            }
+            Change::Revoked(slot) => {
+                self.forget(slot);
+                Ok(Inbound::Revoked(vec![partition(slot)]))
+            }
+            Change::Lost(slot) => {
+                self.forget(slot);
+                Ok(Inbound::Lost(vec![partition(slot)]))
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.places.remove(&slot);
+        let lost = partition(slot);
+        self.ready.retain(|inbound| !matches!(inbound, Inbound::Batch(p, _) if *p == lost));
+    }
+
+    /// Reads a page behind `from`; false where there was nothing new.
+    async fn read(&mut self, from: Position) -> Result<bool> {
+        // Kept when this future is dropped: a read that was begun is not begun again.
+        let reading = self.reading.get_or_insert_with(|| {
+            let (database, filter) = (self.database.clone(), self.filter.clone());
+            Box::pin(async move { (from, database.log(from, &filter, PAGE).await) })
+        });
+        let (read_from, page) = reading.await;
+        self.reading = None;
+        if read_from != from {
+            return Ok(true);
+        }
+        let page = page?;
+        if page.through <= from {
+            self.scanned = from;
+            return Ok(false);
+        }
+        let mut batches: BTreeMap<u32, Vec<Delivery>> = BTreeMap::new();
+        for entry in page.entries {
+            let slot = slot_for(&entry);
+            let place = self.places.get(&slot);
+            if place.is_some_and(|place| *place < entry.position) && self.slots.is_open(slot) {
+                batches.entry(slot).or_default().push(delivery(entry));
+            }
+        }
+        for (slot, place) in &mut self.places {
+            if *place < page.through && self.slots.is_open(*slot) {
+                *place = page.through;
+            }
+        }
+        let batch = |(slot, deliveries)| Inbound::Batch(partition(slot), deliveries);
+        self.ready.extend(batches.into_iter().map(batch));
+        self.scanned = page.through;
+        Ok(true)
+    }
+}
+
+async fn stored(database: &dyn Database, consumer: &str, slot: u32) -> Result<Position> {
+    let id = names::watermark(consumer, &partition(slot));
+    let stored = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten();
+    let mark: Option<Mark> =
+        stored.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
+    Ok(mark.map_or(Position::default(), |mark| Position(mark.offset.0)))
+}
+
+fn slot_for(entry: &Recorded) -> u32 {
+    let topic = entry.topic.as_deref().unwrap_or_default();
+    let id = entry.id.as_str().as_bytes();
+    slot_of(topic, entry.key.as_ref().map_or(id, |key| key.as_bytes()), SLOTS)
+}
+
+fn delivery(entry: Recorded) -> Delivery {
+    let offset = Offset(entry.position.0);
+    Delivery { offset, message: entry.body, received_by_broker: None }
+}
+
+impl Receiver for LogReceiver {
+    fn next(&mut self) -> BoxFuture<'_, Result<Inbound>> {
+        Box::pin(self.step())
+    }
+}

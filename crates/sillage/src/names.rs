@@ -1,0 +1,67 @@
+//! How things are named in the database: one place, so that runtime and operator verbs agree.
+
+use sillage_core::{Key, Offset, Partition, Text};
+
+/// Documents of parked keys.
+pub(crate) const PARKED_KEYS: &str = "parked_keys";
+/// Documents of single parked deliveries.
+pub(crate) const PARKED: &str = "parked";
+/// Documents of timers.
+pub(crate) const TIMERS: &str = "timers";
+/// Documents of projection checkpoints.
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
+/// Documents of consumers' watermarks.
+pub(crate) const WATERMARKS: &str = "watermarks";
+/// Documents of consumers' living members.
+pub(crate) const MEMBERS: &str = "members";
+/// Documents of consumers' settings: paused by an operator or by the kill switch.
+pub(crate) const CONSUMERS: &str = "consumers";
+/// Documents of apps' manifests.
+pub(crate) const MANIFESTS: &str = "manifests";
+/// The stream of what operators did.
+pub(crate) const OPERATOR: &str = "operator";
+
+/// A service's own collection.
+pub(crate) fn collection(service: &str, name: &str) -> Text {
+    format!("{service}/{name}").into()
+}
+
+/// A service's own stream.
+pub(crate) fn stream(service: &str, name: &str) -> Text {
+    format!("{service}/{name}").into()
+}
+
+/// A service's consumer, projection or other part with stored identity.
+pub(crate) fn part(service: &str, name: &str) -> Text {
+    format!("{service}/{name}").into()
+}
+
+/// The watermark of a consumer in a partition.
+pub(crate) fn watermark(consumer: &str, partition: &Partition) -> Text {
+    format!("{consumer}/{partition}").into()
+}
+
+/// The sort key of an offset: its twenty digits.
+pub(crate) fn offset(offset: Offset) -> Text {
+    format!("{:020}", offset.0).into()
+}
+
+/// The parked key of a consumer.
+pub(crate) fn parked_key(consumer: &str, topic: &str, key: Option<&Key>, id: &str) -> Text {
+    match key {
+        Some(key) => format!("{consumer}/{topic}/{}", key.label()).into(),
+        // A message without a key is a key of its own.
+        None => format!("{consumer}/{topic}/%/{id}").into(),
+    }
+}
+
+/// The parked delivery of that number under a parked key.
+pub(crate) fn parked(parked_key: &str, number: u64) -> Text {
+    format!("{parked_key}/{number:010}").into()
+}
+
+/// The timer of a token under a key.
+pub(crate) fn timer(service: &str, key: Option<&Key>, token: &str) -> Text {
+    let label = key.map(Key::label).unwrap_or_default();
+    format!("{service}/{label}/{token}").into()
+}

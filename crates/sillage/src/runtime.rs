@@ -1,0 +1,15 @@
+//! What runs: state machines without I/O and thin tasks that drive them.
+
+pub(crate) mod assemble;
+pub(crate) mod committer;
+pub(crate) mod health;
+mod kill_switch;
+mod lane;
+pub(crate) mod member;
+pub(crate) mod parking;
+pub(crate) mod retry;
+mod slots;
+pub(crate) mod timers;
+pub(crate) mod watermark;
+
+pub(crate) use member::Mark;

@@ -1,0 +1,321 @@
+//! One process's member of a consumer: from deliveries through lanes and handlers to commits.
+//!
+//! One task drives everything, with a batch as its unit: what arrives is put into lanes, lanes
+//! that are ready get a slot, what handlers return is committed, what is committed is finished,
+//! and the watermark of finished deliveries is settled. See `docs/delivery.md` for the states of
+//! a delivery.
+
+mod intake;
+pub(crate) use intake::Mark;
+mod outcome;
+mod parked;
+mod settle;
+mod step;
+
+use super::{
+    committer::{Answer, Answers, Committer},
+    health::Vital,
+    kill_switch::KillSwitch,
+    lane::{LaneId, Lanes},
+    parking::{self, Parked},
+    retry::Retry,
+    slots::Slots,
+};
+use crate::handler::{AnyHandler, Shared};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use intake::Assigned;
+use rand::{SeedableRng as _, rngs::SmallRng};
+use sillage_core::{
+    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Message, Partition, PublishError,
+    Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What a consumer is, once the app is built.
+pub(crate) struct Spec {
+    /// `service/name`.
+    pub(crate) name: Text,
+    pub(crate) topics: Vec<Text>,
+    pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    pub(crate) any: Option<Arc<dyn AnyHandler>>,
+    pub(crate) strict: bool,
+    pub(crate) retry: Retry,
+    pub(crate) time_limit: Duration,
+    pub(crate) concurrency: usize,
+    pub(crate) window: usize,
+    pub(crate) start: Start,
+    pub(crate) broadcast: bool,
+}
+
+/// What an operator, or the kill switch, wants of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// Nothing is started; the reason.
+    pub(crate) paused: Option<String>,
+    /// Grows when parked keys may have changed in the database.
+    pub(crate) changes: u64,
+}
+
+/// What a member works with.
+pub(crate) struct Means {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) committer: Option<Committer>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) control: watch::Sender<Control>,
+    pub(crate) vital: Arc<Vital>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) drain_limit: Duration,
+}
+
+/// What runs in a slot.
+struct Run {
+    lane: LaneId,
+    /// The head of a parked key; else the head of the lane.
+    parked: Option<(Parked, Arc<Message>)>,
+    until: Duration,
+}
+
+/// What a commit is for.
+enum Pending {
+    Handled(LaneId),
+    Guarded(LaneId),
+    Parked(LaneId, parking::Key),
+    Popped(LaneId, u64, Option<parking::Key>),
+    Noted(LaneId, parking::Key),
+    Settled(usize, u64),
+    Paused,
+}
+
+/// What was read or published in the background.
+enum Fetched {
+    Assigned(usize, u64, Result<intake::Loaded>),
+    Decisions(usize, u64, Result<Vec<Option<Decision>>>),
+    Head(LaneId, Result<Option<(Parked, Arc<Message>)>>),
+    Keys(u64, Result<Vec<Stored>>),
+    Published(LaneId, bool, Vec<Result<Receipt, PublishError>>),
+}
+
+/// A parked key in memory, and when it was last changed here.
+struct Held {
+    key: parking::Key,
+    revision: u64,
+}
+
+pub(crate) struct Member {
+    means: Means,
+    receiver: Box<dyn Receiver>,
+    settler: Arc<dyn Settler>,
+    lanes: Lanes,
+    slots: Slots,
+    runs: Vec<Option<Run>>,
+    partitions: Vec<Assigned>,
+    places: HashMap<Partition, usize>,
+    parked: HashMap<u64, Held>,
+    due: BTreeSet<(Timestamp, u64)>,
+    heads: HashMap<LaneId, (Parked, Arc<Message>)>,
+    pending: HashMap<u64, Pending>,
+    ticket: u64,
+    revision: u64,
+    answer: mpsc::UnboundedSender<(u64, Answer)>,
+    answers: Answers,
+    fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
+    random: SmallRng,
+    kill_switch: KillSwitch,
+    control: watch::Receiver<Control>,
+    settled_at: Duration,
+    throttled: bool,
+}
+
+/// How often the watermark is settled while deliveries keep coming.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often running handlers are looked at for their time limit.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Member {
+    pub(crate) fn new(
+        means: Means,
+        receiver: Box<dyn Receiver>,
+        settler: Arc<dyn Settler>,
+    ) -> Self {
+        let (answer, answers) = mpsc::unbounded_channel();
+        let slots = means.spec.concurrency.max(1);
+        Member {
+            receiver,
+            settler,
+            lanes: Lanes::default(),
+            slots: Slots::new(slots),
+            runs: (0..slots).map(|_| None).collect(),
+            partitions: vec![],
+            places: HashMap::new(),
+            parked: HashMap::new(),
+            due: BTreeSet::new(),
+            heads: HashMap::new(),
+            pending: HashMap::new(),
+            ticket: 0,
+            revision: 0,
+            answer,
+            answers,
+            fetching: FuturesUnordered::new(),
+            random: SmallRng::from_rng(&mut rand::rng()),
+            kill_switch: KillSwitch::default(),
+            control: means.control.subscribe(),
+            settled_at: Duration::ZERO,
+            throttled: false,
+            means,
+        }
+    }
+
+    /// Runs until the app stops, then drains.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        while !self.means.stop.is_cancelled() {
+            self.dispatch();
+            self.settle(false);
+            self.throttle();
+            if let Err(error) = self.advance(true).await {
+                self.means.vital.problem("broker", Some(error.to_string()));
+                tracing::warn!(consumer = %self.means.spec.name, %error, "receiving failed");
+                self.means.clock.sleep(TICK).await;
+            }
+        }
+        self.drain().await;
+        self.settler.close().await
+    }
+
+    /// Waits for what happens next, and takes it in.
+    async fn advance(&mut self, receiving: bool) -> Result<()> {
+        let now = self.means.clock.elapsed();
+        let wait = self.next_wake(now).saturating_sub(now);
+        let stop = self.means.stop.clone();
+        tokio::select! {
+            biased;
+            (slot, handled) = self.slots.next() => self.ended(slot, handled),
+            Some((ticket, answer)) = self.answers.recv() => self.answered(ticket, answer),
+            Some(fetched) = self.fetching.next(), if !self.fetching.is_empty() => {
+                self.fetched(fetched);
+            }
+            () = stop.cancelled(), if receiving => {}
+            Ok(()) = self.control.changed() => self.controlled(),
+            inbound = self.receiver.next(), if receiving => {
+                let inbound = inbound?;
+                self.means.vital.problem("broker", None);
+                self.inbound(inbound);
+            }
+            () = self.means.clock.sleep(wait) => self.tick(),
+        }
+        Ok(())
+    }
+
+    fn next_wake(&self, now: Duration) -> Duration {
+        let mut wake = now + TICK;
+        let lanes = self.lanes.next_due().into_iter();
+        for due in lanes.chain(self.parked_due(now)).chain(self.settle_due()) {
+            wake = wake.min(due);
+        }
+        wake
+    }
+
+    fn inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Batch(partition, deliveries) => self.batch(&partition, deliveries),
+            Inbound::Assigned(partitions) => self.assigned(partitions),
+            Inbound::Revoked(partitions) => {
+                for partition in partitions {
+                    self.revoked(&partition);
+                }
+            }
+            Inbound::Lost(partitions) => {
+                for partition in partitions {
+                    self.lost(&partition);
+                }
+            }
+        }
+    }
+
+    fn fetched(&mut self, fetched: Fetched) {
+        match fetched {
+            Fetched::Assigned(place, assignment, loaded) => self.loaded(place, assignment, loaded),
+            Fetched::Decisions(place, assignment, found) => self.decided(place, assignment, found),
+            Fetched::Head(lane, head) => self.head(lane, head),
+            Fetched::Keys(revision, keys) => self.keys(revision, keys),
+            Fetched::Published(lane, dead, receipts) => self.published(lane, dead, receipts),
+        }
+    }
+
+    /// Reads in the background; the answer comes back through [`Member::fetched`].
+    fn fetch(&self, future: impl Future<Output = Fetched> + Send + 'static) {
+        self.fetching.push(Box::pin(future));
+    }
+
+    fn commit(&mut self, commit: Commit, pending: Pending) {
+        if let Some(committer) = &self.means.committer {
+            self.ticket += 1;
+            self.pending.insert(self.ticket, pending);
+            committer.submit(commit, self.ticket, &self.answer);
+        }
+    }
+
+    /// Looks at time limits and at parked keys whose bound was reached.
+    fn tick(&mut self) {
+        let now = self.means.clock.elapsed();
+        for slot in 0..self.runs.len() {
+            if self.runs[slot].as_ref().is_some_and(|run| run.until <= now) {
+                self.slots.stop(slot);
+                self.timed_out(slot);
+            }
+        }
+    }
+
+    fn controlled(&mut self) {
+        let control = self.control.borrow_and_update().clone();
+        self.means.vital.problem("paused", control.paused);
+        self.reload_keys();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.control.borrow().paused.is_some()
+    }
+
+    fn database(&self) -> Option<&Arc<dyn Database>> {
+        self.means.shared.database.as_ref()
+    }
+
+    /// Lets nothing more come while too much is under way.
+    fn throttle(&mut self) {
+        let works = self.lanes.works();
+        let over = works >= self.means.spec.window;
+        let under = works <= self.means.spec.window / 2;
+        if (over && !self.throttled) || (under && self.throttled) {
+            let partitions: Vec<_> = self.owned().map(|owned| owned.partition.clone()).collect();
+            let done = match over {
+                true => self.settler.pause(&partitions),
+                false => self.settler.resume(&partitions),
+            };
+            match done {
+                Ok(()) => self.throttled = over,
+                Err(error) => tracing::warn!(%error, "pausing or resuming failed"),
+            }
+        }
+    }
+
+    /// Ends what runs, commits and settles it, and gives the partitions back.
+    async fn drain(&mut self) {
+        let end = self.means.clock.elapsed() + self.means.drain_limit;
+        for partition in self.places.keys().cloned().collect::<Vec<_>>() {
+            self.revoked(&partition);
+        }
+        while self.owned().next().is_some() && self.means.clock.elapsed() < end {
+            self.settle(true);
+            if self.advance(false).await.is_err() {
+                break;
+            }
+        }
+    }
+}

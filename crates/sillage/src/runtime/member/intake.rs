@@ -1,0 +1,351 @@
+//! What comes in: assignments, batches, revocations, and redelivery after a crash.
+
+use super::{Fetched, Member};
+use crate::{
+    names,
+    runtime::{
+        lane::Work,
+        parking,
+        watermark::{Fate, Tally, Watermark},
+    },
+};
+use serde::{Deserialize, Serialize};
+use sillage_core::{
+    Database, Decision, Delivery, Epoch, Offset, Partition, Range, Result, Stored, Text,
+};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+/// How many deliveries run one by one, each with its attempt stored first, after a process died
+/// without draining: those that may have been under way.
+const CAREFUL: usize = 256;
+
+/// The watermark of a consumer in a partition, as it is stored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) offset: Offset,
+    /// A member has it and has not given it back: after a crash it still says so.
+    pub(crate) open: bool,
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+    /// The delivery that was being handled alone, and how often the process died on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<Guard>,
+}
+
+/// A delivery that runs alone after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Guard {
+    pub(crate) offset: Offset,
+    pub(crate) deaths: u32,
+}
+
+/// What is known of a partition once it is this member's.
+pub(crate) struct Loaded {
+    mark: Option<Mark>,
+    keys: Vec<Stored>,
+}
+
+/// A partition of this member.
+pub(super) struct Assigned {
+    pub(super) partition: Partition,
+    /// As inbox rows and parked keys name it.
+    pub(super) name: Text,
+    /// Grows with each assignment; what an older one brought is dropped.
+    pub(super) assignment: u64,
+    pub(super) owned: bool,
+    pub(super) ready: bool,
+    pub(super) revoked: Option<Duration>,
+    pub(super) fence: Option<(Text, Epoch)>,
+    pub(super) watermark: Watermark,
+    pub(super) finished: Vec<Offset>,
+    pub(super) settling: bool,
+    /// What was stored last; `None`: nothing yet.
+    pub(super) stored: Option<Mark>,
+    pub(super) guard: Option<Guard>,
+    held: VecDeque<Vec<Delivery>>,
+    looking: Option<Vec<Delivery>>,
+    /// So many deliveries may have been decided before: they are looked up before they run.
+    lookups: usize,
+    careful: usize,
+    careful_left: usize,
+}
+
+impl Assigned {
+    fn new(partition: Partition) -> Self {
+        Assigned {
+            name: partition.to_string().into(),
+            partition,
+            assignment: 0,
+            owned: false,
+            ready: false,
+            revoked: None,
+            fence: None,
+            watermark: Watermark::default(),
+            finished: vec![],
+            settling: false,
+            stored: None,
+            guard: None,
+            held: VecDeque::new(),
+            looking: None,
+            lookups: 0,
+            careful: 0,
+            careful_left: 0,
+        }
+    }
+
+    /// A delivery that ran alone is finished.
+    pub(super) fn careful_done(&mut self) {
+        self.careful_left = self.careful_left.saturating_sub(1);
+    }
+}
+
+impl Member {
+    pub(super) fn assigned(&mut self, partitions: Vec<Partition>) {
+        for partition in partitions {
+            let place = *self.places.entry(partition.clone()).or_insert_with(|| {
+                self.partitions.push(Assigned::new(partition.clone()));
+                self.partitions.len() - 1
+            });
+            let assignment = self.partitions[place].assignment + 1;
+            let fence = self.settler.fence(&partition);
+            let fresh = Assigned::new(partition.clone());
+            self.partitions[place] = Assigned { assignment, owned: true, fence, ..fresh };
+            match self.database().cloned() {
+                Some(database) if !self.means.spec.broadcast => {
+                    let consumer = self.means.spec.name.clone();
+                    self.fetch(async move {
+                        let loaded = load(&*database, &consumer, &partition).await;
+                        Fetched::Assigned(place, assignment, loaded)
+                    });
+                }
+                _ => self.partitions[place].ready = true,
+            }
+        }
+        self.means.vital.partitions(self.owned().count());
+    }
+
+    pub(super) fn loaded(&mut self, place: usize, assignment: u64, loaded: Result<Loaded>) {
+        if !self.is_current(place, assignment) {
+            return;
+        }
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => return self.load_again(place, &error),
+        };
+        let window = self.means.spec.window;
+        let assigned = &mut self.partitions[place];
+        let name = assigned.name.clone();
+        let mark = loaded.mark.unwrap_or_default();
+        let passed = (mark.offset.0 > 0).then_some(mark.offset);
+        assigned.watermark = Watermark::starting(passed, mark.tally);
+        assigned.lookups = window;
+        assigned.careful = if mark.open { CAREFUL } else { 0 };
+        assigned.guard = mark.guard;
+        assigned.stored = None;
+        assigned.ready = true;
+        for stored in &loaded.keys {
+            match parking::Key::read(stored) {
+                Ok(key) if key.state.partition == name => self.hold(key),
+                Ok(_) => {}
+                Err(error) => tracing::error!(id = %stored.id, %error, "parked key unreadable"),
+            }
+        }
+        self.take_held(place);
+    }
+
+    fn load_again(&mut self, place: usize, error: &sillage_core::Error) {
+        tracing::warn!(consumer = %self.means.spec.name, %error, "loading a partition failed");
+        let assigned = &self.partitions[place];
+        let (partition, assignment) = (assigned.partition.clone(), assigned.assignment);
+        let consumer = self.means.spec.name.clone();
+        let pause = self.means.clock.sleep(Duration::from_secs(1));
+        if let Some(database) = self.database().cloned() {
+            self.fetch(async move {
+                pause.await;
+                let loaded = load(&*database, &consumer, &partition).await;
+                Fetched::Assigned(place, assignment, loaded)
+            });
+        }
+    }
+
+    pub(super) fn is_current(&self, place: usize, assignment: u64) -> bool {
+        let assigned = &self.partitions[place];
+        assigned.owned && assigned.assignment == assignment
+    }
+
+    pub(super) fn batch(&mut self, partition: &Partition, deliveries: Vec<Delivery>) {
+        let Some(place) = self.places.get(partition).copied() else { return };
+        let assigned = &mut self.partitions[place];
+        if !assigned.owned || assigned.revoked.is_some() {
+            return;
+        }
+        let direct = assigned.ready && assigned.lookups == 0 && assigned.held.is_empty();
+        if direct && assigned.careful == 0 && assigned.careful_left == 0 {
+            for delivery in deliveries {
+                self.push(place, delivery, false);
+            }
+        } else {
+            assigned.held.push_back(deliveries);
+            self.take_held(place);
+        }
+    }
+
+    /// Takes in what was held back, as far as it can be now.
+    pub(super) fn take_held(&mut self, place: usize) {
+        loop {
+            let assigned = &mut self.partitions[place];
+            let waits = !assigned.ready || assigned.looking.is_some();
+            // What runs alone is finished before anything runs beside it.
+            let alone = assigned.careful == 0 && assigned.careful_left > 0;
+            if waits || alone || assigned.revoked.is_some() {
+                return;
+            }
+            let Some(batch) = assigned.held.pop_front() else { return };
+            if assigned.lookups == 0 {
+                self.push_all(place, batch, &[]);
+                continue;
+            }
+            assigned.lookups = assigned.lookups.saturating_sub(batch.len());
+            let assignment = assigned.assignment;
+            let ids = batch.iter().map(|d| (d.message.source.clone(), d.message.id.text()));
+            let ids: Vec<_> = ids.collect();
+            assigned.looking = Some(batch);
+            self.look_up(place, assignment, ids, Duration::ZERO);
+        }
+    }
+
+    fn look_up(&self, place: usize, assignment: u64, ids: Vec<(Text, Text)>, pause: Duration) {
+        let Some(database) = self.database().cloned() else { return };
+        let consumer = self.means.spec.name.clone();
+        let pause = self.means.clock.sleep(pause);
+        self.fetch(async move {
+            pause.await;
+            let found = database.decisions(&consumer, &ids).await;
+            Fetched::Decisions(place, assignment, found)
+        });
+    }
+
+    pub(super) fn decided(
+        &mut self,
+        place: usize,
+        assignment: u64,
+        found: Result<Vec<Option<Decision>>>,
+    ) {
+        if !self.is_current(place, assignment) {
+            return;
+        }
+        let Some(batch) = self.partitions[place].looking.take() else { return };
+        match found {
+            Ok(found) => {
+                self.push_all(place, batch, &found);
+                self.take_held(place);
+            }
+            Err(error) => {
+                tracing::warn!(consumer = %self.means.spec.name, %error, "inbox unreadable");
+                let ids = batch.iter().map(|d| (d.message.source.clone(), d.message.id.text()));
+                let ids = ids.collect();
+                self.partitions[place].looking = Some(batch);
+                self.look_up(place, assignment, ids, Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Puts deliveries into lanes; those decided before are finished at once.
+    fn push_all(&mut self, place: usize, batch: Vec<Delivery>, found: &[Option<Decision>]) {
+        for (index, delivery) in batch.into_iter().enumerate() {
+            let assigned = &mut self.partitions[place];
+            if found.get(index).is_some_and(Option::is_some) {
+                let offset = delivery.offset;
+                let number = assigned.watermark.push(offset);
+                assigned.watermark.finish(number, Fate::Duplicate);
+                assigned.finished.push(offset);
+                continue;
+            }
+            let careful = assigned.careful > 0;
+            assigned.careful -= usize::from(careful);
+            self.push(place, delivery, careful);
+        }
+    }
+
+    fn push(&mut self, place: usize, delivery: Delivery, careful: bool) {
+        let assigned = &mut self.partitions[place];
+        let number = assigned.watermark.push(delivery.offset);
+        let message = &delivery.message;
+        let name = if careful {
+            assigned.careful_left += 1;
+            // Alone in the partition: one lane for all of them.
+            Some(self.lanes.name("", &sillage_core::Key::of(&assigned.name)))
+        } else {
+            let topic = message.topic.as_deref().unwrap_or_default();
+            message.key.as_ref().map(|key| self.lanes.name(topic, key))
+        };
+        let assignment = assigned.assignment;
+        self.lanes.push(
+            name,
+            Work {
+                partition: place,
+                assignment,
+                number,
+                delivery,
+                attempt: 1,
+                waits: 0,
+                careful,
+                guarded: !careful,
+            },
+        );
+    }
+
+    /// Another member wants it: nothing new is started, what runs may end.
+    pub(super) fn revoked(&mut self, partition: &Partition) {
+        let Some(place) = self.places.get(partition).copied() else { return };
+        let now = self.means.clock.elapsed();
+        let assigned = &mut self.partitions[place];
+        assigned.revoked.get_or_insert(now + Duration::from_secs(5));
+        assigned.held.clear();
+        assigned.looking = None;
+        let assignment = assigned.assignment;
+        self.lanes.purge(place, assignment);
+    }
+
+    /// Another member has it already: nothing of it is settled any more.
+    pub(super) fn lost(&mut self, partition: &Partition) {
+        let Some(place) = self.places.get(partition).copied() else { return };
+        self.let_go(place);
+    }
+
+    /// The partition is not this member's any more.
+    pub(super) fn let_go(&mut self, place: usize) {
+        let assigned = &mut self.partitions[place];
+        let (assignment, name) = (assigned.assignment, assigned.name.clone());
+        assigned.owned = false;
+        assigned.assignment += 1;
+        assigned.held.clear();
+        self.lanes.purge(place, assignment);
+        self.forget_keys(&name);
+        self.means.vital.partitions(self.owned().count());
+    }
+
+    pub(super) fn owned(&self) -> impl Iterator<Item = &Assigned> {
+        self.partitions.iter().filter(|assigned| assigned.owned)
+    }
+}
+
+async fn load(database: &dyn Database, consumer: &str, partition: &Partition) -> Result<Loaded> {
+    let id = names::watermark(consumer, partition);
+    let mark = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten();
+    let mark = mark.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
+    Ok(Loaded { mark, keys: keys(database, consumer).await? })
+}
+
+/// All parked keys of a consumer.
+pub(super) async fn keys(database: &dyn Database, consumer: &str) -> Result<Vec<Stored>> {
+    let prefix = format!("{consumer}/");
+    let (mut all, mut after) = (vec![], Arc::<str>::from(""));
+    loop {
+        let range = Range::Ids { prefix: &prefix, after: &after };
+        let page = database.list(names::PARKED_KEYS, range, 1000).await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = last.id.clone();
+        all.extend(page);
+    }
+}

@@ -1,0 +1,320 @@
+//! What became of a delivery: its handler's return value, and then its commit, decide.
+
+use super::{Member, Pending};
+use crate::{
+    handler::Handled,
+    names,
+    runtime::{
+        assemble::{Cause, Origin},
+        committer::Answer,
+        lane::LaneId,
+        parking::{Failed, Key, Parked},
+        retry::{Next, back_off},
+        slots::SlotId,
+        watermark::Fate,
+    },
+};
+use sillage_core::{
+    Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, Failure, Message,
+    PublishError, Receipt, Result, Text, Write,
+};
+use std::sync::Arc;
+
+/// So many reruns on conflict follow at once; later ones back off.
+const RERUNS: u32 = 5;
+
+type Head = Option<(Parked, Arc<Message>)>;
+
+impl Member {
+    pub(super) fn ended(&mut self, slot: SlotId, handled: Handled) {
+        if let Some(run) = self.runs[slot].take() {
+            self.handled(run.lane, run.parked, handled);
+        }
+    }
+
+    pub(super) fn timed_out(&mut self, slot: SlotId) {
+        if let Some(run) = self.runs[slot].take() {
+            let limit = self.means.spec.time_limit;
+            let why = format!("the handler did not end within its time limit of {limit:?}");
+            self.failed(run.lane, run.parked, Failure::transient(why));
+        }
+    }
+
+    pub(super) fn handled(&mut self, lane: LaneId, parked: Head, handled: Handled) {
+        let effects = match handled.result {
+            Ok(effects) => effects,
+            Err(failure) => return self.failed(lane, parked, failure),
+        };
+        self.kill_switch.handled(self.means.clock.elapsed());
+        if effects.is_empty() && handled.conditions.is_empty() && parked.is_none() {
+            return self.finish(lane, Fate::Done);
+        }
+        match self.handling(lane, parked.as_ref(), effects, handled.conditions) {
+            Ok((commit, pending)) if self.means.committer.is_some() => self.commit(commit, pending),
+            Ok((commit, _)) => self.publish(lane, commit),
+            Err(failure) => self.failed(lane, parked, failure),
+        }
+    }
+
+    /// The commit of a handling: inbox, what was read, effects; for a parked one also the key.
+    fn handling(
+        &mut self,
+        lane: LaneId,
+        parked: Option<&(Parked, Arc<Message>)>,
+        effects: Effects,
+        conditions: Vec<Condition>,
+    ) -> Result<(Commit, Pending), Failure> {
+        let now = self.means.clock.now();
+        let shared = self.means.shared.clone();
+        let origin = |message| {
+            let cause = Some(Cause { message, consumer: &shared.consumer });
+            Origin { service: &shared.service, now, cause }
+        };
+        if let Some((head, message)) = parked {
+            let name = self.lanes.name_of(lane).unwrap_or_default();
+            let key = self.parked.get(&name).map(|held| held.key.clone()).ok_or_else(gone)?;
+            let mut commit = origin(message).commit(effects, conditions)?;
+            let (next, pop) = key.pop(head, Decision::Done, now)?;
+            commit.conditions.extend(pop.conditions);
+            commit.conditions.extend(self.key_fence(&key));
+            commit.writes.extend(pop.writes);
+            return Ok((commit, Pending::Popped(lane, name, next)));
+        }
+        let Some(work) = self.lanes.front(lane) else { return Err(gone()) };
+        let (place, offset) = (work.partition, work.delivery.offset);
+        let message = work.delivery.message.clone();
+        let mut commit = origin(&message).commit(effects, conditions)?;
+        if self.means.committer.is_none() {
+            return Ok((commit, Pending::Handled(lane)));
+        }
+        let (source, id) = (message.source.clone(), message.id.text());
+        let delivery = Delivered { consumer: shared.consumer.clone(), source, id };
+        commit.conditions.push(Condition::FirstTime(delivery.clone()));
+        let assigned = &self.partitions[place];
+        // Where every commit is fenced by the partition's lease, nothing below the watermark can
+        // come back, and the row may go when the watermark has passed.
+        let until = assigned.fence.is_some().then(|| (assigned.name.clone(), offset.0));
+        commit.conditions.extend(self.fence(place));
+        commit.writes.push(Write::Decide { delivery, decision: Decision::Done, until });
+        Ok((commit, Pending::Handled(lane)))
+    }
+
+    pub(super) fn answered(&mut self, ticket: u64, answer: Answer) {
+        let Some(pending) = self.pending.remove(&ticket) else { return };
+        let failed = matches!(answer, Err(CommitError::Failed(_)));
+        if let Err(CommitError::Failed(error)) = &answer {
+            tracing::warn!(consumer = %self.means.spec.name, %error, "commit failed");
+        }
+        let problem = answer.as_ref().err().filter(|_| failed).map(ToString::to_string);
+        self.means.vital.problem("database", problem);
+        match pending {
+            Pending::Handled(lane) => self.committed(lane, answer),
+            Pending::Guarded(lane) => self.guarded(lane, answer),
+            Pending::Parked(lane, key) => self.parked(lane, key, answer),
+            Pending::Popped(lane, name, next) => self.popped(lane, name, next, answer),
+            Pending::Noted(lane, key) => self.noted(lane, key, answer),
+            Pending::Settled(place, assignment) => self.settled(place, assignment, answer),
+            Pending::Paused => {}
+        }
+    }
+
+    fn committed(&mut self, lane: LaneId, answer: Answer) {
+        match answer {
+            Ok(_) => self.finish(lane, Fate::Done),
+            Err(CommitError::AlreadyHandled) => self.finish(lane, Fate::Duplicate),
+            Err(CommitError::Rejected(error)) => {
+                self.failed(lane, None, Failure::permanent(error));
+            }
+            Err(CommitError::Fenced) => self.fenced(lane),
+            Err(CommitError::Conflict { .. }) => self.rerun(lane, RERUNS),
+            Err(CommitError::Failed(_)) => self.rerun(lane, 0),
+        }
+    }
+
+    fn guarded(&mut self, lane: LaneId, answer: Answer) {
+        match answer {
+            Ok(_) => {
+                if let Some(work) = self.lanes.front(lane) {
+                    work.guarded = true;
+                }
+                self.lanes.rest(lane);
+            }
+            Err(CommitError::Fenced) => self.fenced(lane),
+            Err(_) => self.rerun(lane, 0),
+        }
+    }
+
+    /// The same delivery again, on fresh state; spends no attempt.
+    pub(super) fn rerun(&mut self, lane: LaneId, at_once: u32) {
+        let now = self.means.clock.elapsed();
+        let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
+        work.waits = work.waits.saturating_add(1);
+        let waits = work.waits;
+        match waits.checked_sub(at_once + 1) {
+            None => self.lanes.rest(lane),
+            Some(over) => {
+                let delay = back_off(over, &mut self.random);
+                self.lanes.wait(lane, now + delay);
+            }
+        }
+    }
+
+    /// Another process owns the partition: what it brought is dropped.
+    pub(super) fn fenced(&mut self, lane: LaneId) {
+        if let Some(work) = self.lanes.pop(lane) {
+            let (place, assignment) = (work.partition, work.assignment);
+            if self.is_current(place, assignment) {
+                self.let_go(place);
+            }
+        }
+        self.lanes.rest(lane);
+    }
+
+    pub(super) fn failed(&mut self, lane: LaneId, parked: Head, failure: Failure) {
+        let now = self.means.clock.elapsed();
+        if let Class::Unavailable(dependency) = &failure.class {
+            let why = format!("`{dependency}` is unavailable: {failure}");
+            tracing::debug!(consumer = %self.means.spec.name, why);
+            return match parked {
+                Some(_) => self.lanes.wait(lane, now + back_off(6, &mut self.random)),
+                None => self.rerun(lane, 0),
+            };
+        }
+        if let Some((_, message)) = parked {
+            return self.failed_again(lane, &message, &failure);
+        }
+        let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
+        let attempt = work.attempt;
+        let next = self.means.spec.retry.after(attempt, &failure.class, &mut self.random);
+        if let Next::InLane(delay) = next {
+            work.attempt += 1;
+            tracing::debug!(consumer = %self.means.spec.name, attempt, %failure, "tried in vain");
+            return self.lanes.wait(lane, now + delay);
+        }
+        if self.pause_instead(lane, &failure) {
+            return;
+        }
+        if self.means.committer.is_none() {
+            return self.publish_dead(lane, &failure);
+        }
+        self.park(lane, next, &failure);
+    }
+
+    /// The kill switch: after a bad deployment nothing more is parked, the consumer pauses.
+    fn pause_instead(&mut self, lane: LaneId, failure: &Failure) -> bool {
+        let Some(work) = self.lanes.front(lane) else { return false };
+        let message = work.delivery.message.clone();
+        if failure.class != Class::Permanent {
+            return false;
+        }
+        let key = message.key.as_ref().map_or(message.id.as_str().as_bytes(), |key| key.as_bytes());
+        let now = self.means.clock.elapsed();
+        if !self.kill_switch.failed(key, now) {
+            return false;
+        }
+        let why = format!(
+            "too many keys fail for good, the last with `{failure}`: nothing more is parked; mend \
+             the handler, then `sillage consumers resume {}`",
+            self.means.spec.name
+        );
+        tracing::error!(consumer = %self.means.spec.name, why);
+        self.kill_switch.reset();
+        if let Ok(commit) = settings(&self.means.spec.name, Some(&why)) {
+            self.commit(commit, Pending::Paused);
+        }
+        self.means.control.send_modify(|control| control.paused = Some(why));
+        self.lanes.rest(lane);
+        true
+    }
+
+    fn park(&mut self, lane: LaneId, next: Next, failure: &Failure) {
+        let now = self.means.clock.now();
+        let is_log = self.means.broker.capabilities().is_log;
+        let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
+        let next_try = match next {
+            Next::Park(delay) => Some(now + delay),
+            Next::InLane(_) | Next::Dead => None,
+        };
+        let (message, place) = (work.delivery.message.clone(), work.partition);
+        let parked = copy_of(&work.delivery, is_log);
+        let attempts = work.attempt;
+        let failed = Failed { name: &message.name, failure, attempts, now, next_try };
+        tracing::warn!(
+            consumer = %self.means.spec.name, name = %message.name, key = ?message.key,
+            attempts, dead = next_try.is_none(), %failure, "parked",
+        );
+        let partition = &self.partitions[place].name;
+        let consumer = &self.means.spec.name;
+        let made = parked.and_then(|p| Key::park(consumer, partition, &message, &p, &failed));
+        match made {
+            Ok((key, mut commit)) => {
+                commit.conditions.extend(self.fence(place));
+                self.commit(commit, Pending::Parked(lane, key));
+            }
+            Err(error) => self.stuck(lane, &error),
+        }
+    }
+
+    /// A delivery that cannot even be set aside holds its lane, and health says so.
+    pub(super) fn stuck(&mut self, lane: LaneId, error: &Error) {
+        tracing::error!(consumer = %self.means.spec.name, %error, "cannot be parked");
+        self.means.vital.problem("parking", Some(error.to_string()));
+        self.rerun(lane, 0);
+    }
+
+    /// The delivery at the head of the lane is finished.
+    pub(super) fn finish(&mut self, lane: LaneId, fate: Fate) {
+        if let Some(work) = self.lanes.pop(lane) {
+            let assigned = &mut self.partitions[work.partition];
+            if assigned.owned && assigned.assignment == work.assignment {
+                assigned.watermark.finish(work.number, fate);
+                assigned.finished.push(work.delivery.offset);
+                if work.careful {
+                    assigned.careful_done();
+                    self.take_held(work.partition);
+                }
+            }
+        }
+        self.lanes.rest(lane);
+    }
+
+    pub(super) fn published(
+        &mut self,
+        lane: LaneId,
+        dead: bool,
+        receipts: Vec<Result<Receipt, PublishError>>,
+    ) {
+        let refused = receipts.into_iter().find_map(Result::err);
+        match refused {
+            None => self.finish(lane, if dead { Fate::Parked } else { Fate::Done }),
+            Some(PublishError::Refused(error)) if !dead => {
+                self.failed(lane, None, Failure::permanent(error));
+            }
+            Some(error) => {
+                tracing::warn!(consumer = %self.means.spec.name, %error, "publishing failed");
+                self.rerun(lane, 0);
+            }
+        }
+    }
+}
+
+/// A parked delivery: its place in the log where this database's log is the broker, or a copy.
+pub(super) fn copy_of(delivery: &sillage_core::Delivery, is_log: bool) -> Result<Parked> {
+    if is_log {
+        Ok(Parked::at(sillage_core::Position(delivery.offset.0), &delivery.message))
+    } else {
+        Parked::copy(&delivery.message)
+    }
+}
+
+/// The commit that keeps a consumer paused, or lets it run, across restarts.
+pub(crate) fn settings(consumer: &Text, paused: Option<&str>) -> Result<Commit> {
+    let (collection, id) = (names::CONSUMERS.into(), consumer.clone());
+    let body = serde_json::to_vec(&serde_json::json!({ "paused": paused }))?.into();
+    let put = Write::Put { collection, id, sort: None, body };
+    Ok(Commit { conditions: vec![], writes: vec![put] })
+}
+
+fn gone() -> Failure {
+    Failure::transient("the parked key was changed meanwhile")
+}

@@ -1,0 +1,325 @@
+//! Parked keys in a running member: later deliveries go behind them, due heads are tried again
+//! in the key's own lane, and what an operator changed is taken over.
+
+use super::{Fetched, Held, Member, Pending, intake, outcome::copy_of};
+use crate::{
+    names,
+    runtime::{
+        committer::Answer,
+        lane::LaneId,
+        parking::{Failed, Key, Parked},
+        retry::Next,
+        watermark::Fate,
+    },
+};
+use sillage_core::{
+    CommitError, Condition, Database, Error, Failure, Filter, Message, Position, Result, Stored,
+};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+impl Member {
+    /// The lane of a parked key.
+    fn lane_name(&self, key: &Key) -> u64 {
+        let topic = &key.state.topic;
+        match &key.state.key {
+            Some(label) => self.lanes.name(topic, &sillage_core::Key::from_label(label)),
+            None => self.lanes.name(topic, &sillage_core::Key::of(&key.id)),
+        }
+    }
+
+    /// Takes over a parked key as it is in the database.
+    pub(super) fn hold(&mut self, key: Key) {
+        let name = self.lane_name(&key);
+        self.let_key_go(name);
+        if !key.state.dead {
+            self.due.insert((key.state.next_try, name));
+        }
+        self.revision += 1;
+        self.parked.insert(name, Held { key, revision: self.revision });
+    }
+
+    fn let_key_go(&mut self, name: u64) {
+        if let Some(held) = self.parked.remove(&name) {
+            self.due.remove(&(held.key.state.next_try, name));
+            self.revision += 1;
+        }
+    }
+
+    pub(super) fn forget_keys(&mut self, partition: &str) {
+        let of_it = |(name, held): (&u64, &Held)| {
+            (&*held.key.state.partition == partition).then_some(*name)
+        };
+        for name in self.parked.iter().filter_map(of_it).collect::<Vec<_>>() {
+            self.let_key_go(name);
+        }
+    }
+
+    /// When the next parked key is due, on the clock of elapsed time.
+    pub(super) fn parked_due(&self, now: Duration) -> Option<Duration> {
+        let (due, _) = self.due.first()?;
+        Some(now + due.since(self.means.clock.now()))
+    }
+
+    pub(super) fn wake_parked(&mut self) {
+        let now = self.means.clock.now();
+        while let Some((due, name)) = self.due.first().copied() {
+            if due > now {
+                return;
+            }
+            self.due.remove(&(due, name));
+            self.lanes.wake(name);
+        }
+    }
+
+    pub(super) fn key_fence(&self, key: &Key) -> Option<Condition> {
+        let owned = self.partitions.iter().position(|p| p.owned && p.name == key.state.partition);
+        owned.and_then(|place| self.fence(place))
+    }
+
+    /// A step of a lane whose key is parked. False where it is another key's.
+    pub(super) fn step_parked(&mut self, lane: LaneId) -> bool {
+        let careful = self.lanes.front(lane).filter(|work| work.careful);
+        let careful = careful.and_then(|work| {
+            let message = &work.delivery.message;
+            Some((message.topic.clone().unwrap_or_default(), message.key.clone()?))
+        });
+        // After a crash the lane is the whole partition's: it only sets aside.
+        let name = match &careful {
+            Some((topic, key)) => Some(self.lanes.name(topic, key)),
+            None => self.lanes.name_of(lane),
+        };
+        let Some(held) = name.and_then(|name| self.parked.get(&name)) else { return false };
+        let key = held.key.clone();
+        let due = !key.state.dead && key.state.next_try <= self.means.clock.now();
+        if due && careful.is_none() {
+            self.fetch_head(lane, &key);
+            return true;
+        }
+        let Some(work) = self.lanes.front(lane) else {
+            self.lanes.rest(lane);
+            return true;
+        };
+        let message = work.delivery.message.clone();
+        let topic = message.topic.clone().unwrap_or_default();
+        let consumer = &self.means.spec.name;
+        let own = names::parked_key(consumer, &topic, message.key.as_ref(), message.id.as_str());
+        if own != key.id {
+            return false;
+        }
+        self.append(lane, &key);
+        true
+    }
+
+    fn append(&mut self, lane: LaneId, key: &Key) {
+        let is_log = self.means.broker.capabilities().is_log;
+        let now = self.means.clock.elapsed();
+        let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
+        let (delivery, place) = (work.delivery.clone(), work.partition);
+        if key.is_full() {
+            let why = format!("parked key `{}` is full: redrive or skip its dead letter", key.id);
+            self.means.vital.problem("parking", Some(why));
+            return self.lanes.wait(lane, now + Duration::from_secs(1));
+        }
+        match copy_of(&delivery, is_log).and_then(|parked| key.append(&parked)) {
+            Ok((next, mut commit)) => {
+                commit.conditions.extend(self.fence(place));
+                self.commit(commit, Pending::Parked(lane, next));
+            }
+            Err(error) => self.stuck(lane, &error),
+        }
+    }
+
+    fn fetch_head(&self, lane: LaneId, key: &Key) {
+        let Some(database) = self.database().cloned() else { return };
+        let id = names::parked(&key.id, key.state.head);
+        self.fetch(async move { Fetched::Head(lane, read_head(&*database, &id).await) });
+    }
+
+    pub(super) fn head(&mut self, lane: LaneId, head: Result<Option<(Parked, Arc<Message>)>>) {
+        match head {
+            Ok(Some(head)) => {
+                self.heads.insert(lane, head);
+                // Ready, in line with the others.
+                self.lanes.wait(lane, Duration::ZERO);
+            }
+            Ok(None) => {
+                self.reload_keys();
+                self.wait_a_little(lane);
+            }
+            Err(error) => {
+                tracing::warn!(consumer = %self.means.spec.name, %error, "parked head unreadable");
+                self.wait_a_little(lane);
+            }
+        }
+    }
+
+    fn wait_a_little(&mut self, lane: LaneId) {
+        self.lanes.wait(lane, self.means.clock.elapsed() + Duration::from_secs(1));
+    }
+
+    pub(super) fn failed_again(
+        &mut self,
+        lane: LaneId,
+        message: &Message,
+        failure: &Failure,
+    ) {
+        let name = self.lanes.name_of(lane).unwrap_or_default();
+        let Some(key) = self.parked.get(&name).map(|held| held.key.clone()) else {
+            return self.lanes.rest(lane);
+        };
+        let attempts = key.state.attempts + 1;
+        let retry = &self.means.spec.retry;
+        let next = retry.after_parked(attempts, &failure.class, &mut self.random);
+        let now = self.means.clock.now();
+        let next_try = match next {
+            Next::Park(delay) | Next::InLane(delay) => Some(now + delay),
+            Next::Dead => None,
+        };
+        let failed = Failed { name: &message.name, failure, attempts, now, next_try };
+        match key.failed(&failed) {
+            Ok((next, mut commit)) => {
+                commit.conditions.extend(self.key_fence(&key));
+                self.commit(commit, Pending::Noted(lane, next));
+            }
+            Err(error) => self.stuck(lane, &error),
+        }
+    }
+
+    pub(super) fn parked(&mut self, lane: LaneId, key: Key, answer: Answer) {
+        match answer {
+            Ok(_) => {
+                self.hold(key);
+                self.finish(lane, Fate::Parked);
+            }
+            other => self.not_parked(lane, other),
+        }
+    }
+
+    fn not_parked(&mut self, lane: LaneId, answer: Answer) {
+        match answer {
+            Err(CommitError::AlreadyHandled) => self.finish(lane, Fate::Duplicate),
+            Err(CommitError::Fenced) => self.fenced(lane),
+            Err(CommitError::Conflict { .. }) => {
+                self.reload_keys();
+                self.rerun(lane, 0);
+            }
+            Err(CommitError::Rejected(error)) => self.stuck(lane, &error),
+            Ok(_) | Err(CommitError::Failed(_)) => self.rerun(lane, 0),
+        }
+    }
+
+    pub(super) fn popped(&mut self, lane: LaneId, name: u64, next: Option<Key>, answer: Answer) {
+        match answer {
+            Ok(_) => {
+                self.let_key_go(name);
+                if let Some(next) = next {
+                    self.hold(next);
+                }
+                self.lanes.rest(lane);
+                if self.parked.contains_key(&name) {
+                    self.lanes.wake(name);
+                }
+            }
+            Err(CommitError::Rejected(error)) => self.rejected_again(lane, name, error),
+            other => self.try_key_again(lane, &other),
+        }
+    }
+
+    fn rejected_again(&mut self, lane: LaneId, name: u64, error: Error) {
+        let message = self.parked.get(&name).map(|held| held.key.state.name.clone());
+        let failure = Failure::permanent(error);
+        let key = self.parked.get(&name).map(|held| held.key.clone());
+        let (Some(key), Some(name)) = (key, message) else { return self.lanes.rest(lane) };
+        let (now, attempts) = (self.means.clock.now(), key.state.attempts + 1);
+        let failed = Failed { name: &name, failure: &failure, attempts, now, next_try: None };
+        match key.failed(&failed) {
+            Ok((next, commit)) => self.commit(commit, Pending::Noted(lane, next)),
+            Err(error) => self.stuck(lane, &error),
+        }
+    }
+
+    pub(super) fn noted(&mut self, lane: LaneId, key: Key, answer: Answer) {
+        match answer {
+            Ok(_) => {
+                tracing::warn!(
+                    consumer = %self.means.spec.name, key = %key.id, dead = key.state.dead,
+                    attempts = key.state.attempts, failure = key.state.failure, "failed again",
+                );
+                self.hold(key);
+                self.lanes.rest(lane);
+            }
+            other => self.try_key_again(lane, &other),
+        }
+    }
+
+    /// The key, or what the handler read, has changed: it is read again and tried again.
+    fn try_key_again(&mut self, lane: LaneId, answer: &Answer) {
+        if let Err(CommitError::Fenced) = answer {
+            let name = self.lanes.name_of(lane).unwrap_or_default();
+            self.let_key_go(name);
+            return self.lanes.rest(lane);
+        }
+        self.reload_keys();
+        self.wait_a_little(lane);
+    }
+
+    /// Reads all parked keys of the consumer again: an operator may have changed them.
+    pub(super) fn reload_keys(&self) {
+        let Some(database) = self.database().cloned() else { return };
+        let (consumer, revision) = (self.means.spec.name.clone(), self.revision);
+        self.fetch(async move {
+            Fetched::Keys(revision, intake::keys(&*database, &consumer).await)
+        });
+    }
+
+    pub(super) fn keys(&mut self, revision: u64, keys: Result<Vec<Stored>>) {
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(error) => {
+                return tracing::warn!(%error, "parked keys unreadable");
+            }
+        };
+        let owned: HashSet<_> = self.owned().map(|p| p.name.clone()).collect();
+        let keys = keys.iter().filter_map(|stored| Key::read(stored).ok());
+        let mut there = HashSet::new();
+        for key in keys.filter(|key| owned.contains(&key.state.partition)) {
+            let name = self.lane_name(&key);
+            there.insert(name);
+            let known = self.parked.get(&name);
+            // What was changed here since the question is newer than the answer.
+            if known.is_none_or(|held| held.revision <= revision && held.key.version < key.version)
+            {
+                self.hold(key);
+                self.lanes.wake(name);
+            }
+        }
+        let gone = |(name, held): (&u64, &Held)| {
+            (held.revision <= revision && !there.contains(name)).then_some(*name)
+        };
+        for name in self.parked.iter().filter_map(gone).collect::<Vec<_>>() {
+            self.let_key_go(name);
+            self.lanes.wake(name);
+        }
+    }
+}
+
+/// Reads a parked delivery: its copy, or its entry in the log.
+pub(crate) async fn read_head(
+    database: &dyn Database,
+    id: &str,
+) -> Result<Option<(Parked, Arc<Message>)>> {
+    let stored = database.get(names::PARKED, &[id]).await?.pop().flatten();
+    let Some(stored) = stored else { return Ok(None) };
+    let parked: Parked = serde_json::from_slice(&stored.body)?;
+    if let Some(copied) = parked.copied() {
+        return Ok(Some((parked, copied?)));
+    }
+    let position = parked.position.unwrap_or_default();
+    let before = Position(position.0.saturating_sub(1));
+    let page = database.log(before, &Filter::default(), 1).await?;
+    let entry = page.entries.into_iter().next().filter(|entry| entry.position == position);
+    let entry = entry.ok_or_else(|| {
+        Error::corrupt(format!("parked delivery `{id}`: the log has no entry at {position}"))
+    })?;
+    Ok(Some((parked, entry.body)))
+}

@@ -1,0 +1,145 @@
+//! Settling: the watermark goes to the database, which fences what is below it, and then to the
+//! broker.
+
+use super::{Member, Pending, SETTLE, intake::Mark};
+use crate::{names, runtime::committer::Answer};
+use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Write};
+use std::time::Duration;
+
+impl Member {
+    /// Settles what moved: now and then under load, at once when nothing is under way.
+    pub(super) fn settle(&mut self, now: bool) {
+        let time = self.means.clock.elapsed();
+        let idle = self.lanes.works() == 0;
+        if !now && !idle && time < self.settled_at + SETTLE {
+            return;
+        }
+        self.settled_at = time;
+        for place in 0..self.partitions.len() {
+            if self.partitions[place].owned && !self.partitions[place].settling {
+                self.settle_one(place, time);
+            }
+        }
+        self.report();
+    }
+
+    pub(super) fn settle_due(&self) -> Option<Duration> {
+        let moved = self.owned().any(|p| !p.settling && !p.finished.is_empty());
+        let revoked = self.owned().filter_map(|p| p.revoked).min();
+        moved.then_some(self.settled_at + SETTLE).into_iter().chain(revoked).min()
+    }
+
+    fn settle_one(&mut self, place: usize, time: Duration) {
+        let assigned = &self.partitions[place];
+        let closing = assigned.revoked.is_some_and(|end| {
+            end <= time || !self.is_under_way(place, assigned.assignment)
+        });
+        if self.database().is_none() || self.means.spec.broadcast {
+            self.settle_broker(place);
+            if closing {
+                self.release(place);
+            }
+            return;
+        }
+        if !assigned.ready {
+            if closing {
+                self.release(place);
+            }
+            return;
+        }
+        let stored = assigned.stored.as_ref();
+        let passed = assigned.watermark.passed().unwrap_or_default();
+        let moved = stored.is_some_and(|mark| mark.offset != passed);
+        let open = stored.is_some_and(|mark| mark.open);
+        if (closing && open) || moved || (stored.is_none() && !closing) {
+            let assignment = assigned.assignment;
+            match self.mark(place, !closing) {
+                Ok(commit) => {
+                    self.partitions[place].settling = true;
+                    self.commit(commit, Pending::Settled(place, assignment));
+                }
+                Err(failure) => tracing::error!(%failure, "the watermark cannot be written"),
+            }
+        } else if closing {
+            self.release(place);
+        }
+    }
+
+    /// Whether deliveries of the partition are still being handled or committed.
+    fn is_under_way(&self, place: usize, assignment: u64) -> bool {
+        self.lanes.has_busy(place, assignment)
+    }
+
+    /// The commit of a partition's watermark, as it is now.
+    pub(super) fn mark(&mut self, place: usize, open: bool) -> Result<Commit, Failure> {
+        let assigned = &mut self.partitions[place];
+        let offset = assigned.watermark.passed().unwrap_or_default();
+        let guard = assigned.guard.filter(|guard| guard.offset > offset);
+        let mark = Mark { offset, open, tally: assigned.watermark.tally(), guard };
+        let body = serde_json::to_vec(&mark)?.into();
+        assigned.stored = Some(mark);
+        let consumer = self.means.spec.name.clone();
+        let id = names::watermark(&consumer, &assigned.partition);
+        let sort = Some(Sort::Text(names::offset(offset)));
+        let collection = names::WATERMARKS.into();
+        let mut writes = vec![Write::Put { collection, id, sort, body }];
+        if assigned.fence.is_some() && offset > Offset(0) {
+            let partition = assigned.name.clone();
+            writes.push(Write::Forget { consumer, partition, through: offset.0 });
+        }
+        Ok(Commit { conditions: self.fence(place).into_iter().collect(), writes })
+    }
+
+    pub(super) fn settled(&mut self, place: usize, assignment: u64, answer: Answer) {
+        if !self.is_current(place, assignment) {
+            return;
+        }
+        self.partitions[place].settling = false;
+        match answer {
+            Ok(_) => self.settle_broker(place),
+            Err(CommitError::Fenced) => self.let_go(place),
+            Err(error) => {
+                tracing::warn!(consumer = %self.means.spec.name, %error, "settling failed");
+                self.partitions[place].stored = None;
+            }
+        }
+    }
+
+    fn settle_broker(&mut self, place: usize) {
+        let assigned = &mut self.partitions[place];
+        let finished = std::mem::take(&mut assigned.finished);
+        if finished.is_empty() {
+            return;
+        }
+        let watermark = assigned.watermark.passed();
+        let partition = assigned.partition.clone();
+        let settler = self.settler.clone();
+        let vital = self.means.vital.clone();
+        tokio::spawn(async move {
+            let settled = [Settled { partition, watermark, finished }];
+            let problem = settler.settle(&settled).await.err().map(|error| error.to_string());
+            vital.problem("settling", problem);
+        });
+    }
+
+    fn release(&mut self, place: usize) {
+        let partition = self.partitions[place].partition.clone();
+        self.let_go(place);
+        self.partitions[place].revoked = None;
+        let settler = self.settler.clone();
+        tokio::spawn(async move {
+            if let Err(error) = settler.release(&[partition]).await {
+                tracing::warn!(%error, "a partition could not be released; its lease runs out");
+            }
+        });
+    }
+
+    /// What health knows of this member.
+    fn report(&self) {
+        let passed = self.owned().filter_map(|p| p.watermark.passed()).map(|o| o.0).sum::<u64>();
+        let waiting = self.owned().map(|p| p.watermark.span()).sum::<usize>();
+        let oldest = self.owned().filter_map(|p| p.watermark.oldest()).min();
+        let blocked = oldest.and_then(|offset| self.lanes.key_at(offset));
+        self.means.vital.watermark(passed, waiting, blocked, self.means.clock.elapsed());
+    }
+}

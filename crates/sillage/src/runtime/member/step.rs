@@ -1,0 +1,174 @@
+//! Starting what is ready: one delivery of a lane at a time, as many lanes as there are slots.
+
+use super::{Fetched, Member, Pending, Run};
+use crate::{
+    handler::{AnyHandler, Context},
+    runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
+};
+use sillage_core::{Commit, Condition, Failure, Header, Message, Text, Write};
+use std::{sync::Arc, time::Duration};
+
+/// So often a process may die on a message before it is a dead letter.
+const DEATHS: u32 = 3;
+
+impl Member {
+    /// Starts what can be started.
+    pub(super) fn dispatch(&mut self) {
+        let now = self.means.clock.elapsed();
+        self.lanes.due(now);
+        self.wake_parked();
+        while !self.is_paused() && self.slots.has_free() {
+            let Some(lane) = self.lanes.next() else { return };
+            self.step(lane, now);
+        }
+    }
+
+    fn step(&mut self, lane: LaneId, now: Duration) {
+        if let Some((parked, message)) = self.heads.remove(&lane) {
+            let name = self.lanes.name_of(lane).unwrap_or_default();
+            if self.parked.contains_key(&name) {
+                return self.start(lane, message.clone(), Some((parked, message)), now);
+            }
+        }
+        if !self.parked.is_empty() && self.step_parked(lane) {
+            return;
+        }
+        let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
+        let (place, assignment, guarded) = (work.partition, work.assignment, work.guarded);
+        let message = work.delivery.message.clone();
+        let assigned = &self.partitions[place];
+        if !assigned.owned || assigned.assignment != assignment || assigned.revoked.is_some() {
+            self.lanes.pop(lane);
+            return self.lanes.rest(lane);
+        }
+        if guarded {
+            self.start(lane, message, None, now);
+        } else {
+            self.guard(lane, place);
+        }
+    }
+
+    fn start(
+        &mut self,
+        lane: LaneId,
+        message: Arc<Message>,
+        parked: Option<(super::Parked, Arc<Message>)>,
+        now: Duration,
+    ) {
+        let Some(handler) = self.handler(&message.name) else {
+            return self.without_handler(lane, &message, parked);
+        };
+        let (mut attempt, mut redrives) = (1, 0);
+        if parked.is_some() {
+            if let Some(held) = self.lanes.name_of(lane).and_then(|name| self.parked.get(&name)) {
+                (attempt, redrives) = (held.key.state.attempts + 1, held.key.state.redrives);
+            }
+        } else if let Some(work) = self.lanes.front(lane) {
+            attempt = work.attempt;
+        }
+        let mut context = Context::new(message, attempt, self.means.shared.clone());
+        context.redrives = redrives;
+        match self.slots.start(|slot| handler.start(context, slot)) {
+            Some(Ok(handled)) => self.handled(lane, parked, handled),
+            Some(Err(slot)) => {
+                let until = now + self.means.spec.time_limit;
+                self.runs[slot] = Some(Run { lane, parked, until });
+            }
+            // No slot: `dispatch` asked before.
+            None => self.lanes.rest(lane),
+        }
+    }
+
+    fn handler(&self, name: &str) -> Option<Arc<dyn AnyHandler>> {
+        let spec = &self.means.spec;
+        spec.handlers.get(name).or(spec.any.as_ref()).cloned()
+    }
+
+    fn without_handler(
+        &mut self,
+        lane: LaneId,
+        message: &Message,
+        parked: Option<(super::Parked, Arc<Message>)>,
+    ) {
+        if parked.is_none() && !self.means.spec.strict {
+            return self.finish(lane, Fate::Ignored);
+        }
+        let why = format!(
+            "consumer `{}` has no handler for `{}`; add one with `.on(…)`, or leave `.strict()` \
+             away to pass over what is not known",
+            self.means.spec.name, message.name
+        );
+        self.failed(lane, parked, Failure::permanent(why));
+    }
+
+    /// After a crash: notes that this delivery is tried now, before its handler runs.
+    fn guard(&mut self, lane: LaneId, place: usize) {
+        let Some(work) = self.lanes.front(lane) else { return };
+        let offset = work.delivery.offset;
+        let assigned = &mut self.partitions[place];
+        let before = assigned.guard.filter(|guard| guard.offset == offset);
+        let deaths = before.map_or(0, |guard| guard.deaths + 1);
+        assigned.guard = Some(Guard { offset, deaths });
+        if deaths >= DEATHS {
+            let why = format!("the process died {deaths} times while it handled this message");
+            return self.failed(lane, None, Failure::permanent(why));
+        }
+        match self.mark(place, true) {
+            Ok(commit) => self.commit(commit, Pending::Guarded(lane)),
+            Err(failure) => self.failed(lane, None, failure),
+        }
+    }
+
+    /// Without a database: effects go straight to the broker, at least once.
+    pub(super) fn publish(&mut self, lane: LaneId, commit: Commit) {
+        let writes = commit.writes.into_iter();
+        let messages: Option<Vec<_>> = writes
+            .map(|write| match write {
+                Write::Append { message, stream: None } => Some(message),
+                _ => None,
+            })
+            .collect();
+        match messages {
+            Some(messages) => self.send_out(lane, false, messages),
+            None => {
+                let why = "without a database a handler can only publish and send";
+                self.failed(lane, None, Failure::permanent(why));
+            }
+        }
+    }
+
+    /// Without a database: dead letters go to the topic `<consumer>.dead-letters`.
+    pub(super) fn publish_dead(&mut self, lane: LaneId, failure: &Failure) {
+        let Some(work) = self.lanes.front(lane) else { return };
+        let mut dead = (*work.delivery.message).clone();
+        let header = |name: &str, value: String| Header { name: name.into(), value: value.into() };
+        dead.headers.retain(|header| !header.name.starts_with("dlq-"));
+        dead.headers.extend([
+            header("dlq-origin-topic", dead.topic.as_deref().unwrap_or_default().to_owned()),
+            header("dlq-origin-offset", work.delivery.offset.0.to_string()),
+            header("dlq-consumer", self.means.spec.name.to_string()),
+            header("dlq-error-class", failure.class.to_string()),
+            header("dlq-error-message", failure.to_string()),
+            header("dlq-attempts", work.attempt.to_string()),
+            header("dlq-failed-at", self.means.clock.now().to_string()),
+        ]);
+        dead.topic = Some(dead_letters(&self.means.spec.name));
+        self.send_out(lane, true, vec![Arc::new(dead)]);
+    }
+
+    fn send_out(&mut self, lane: LaneId, dead: bool, messages: Vec<Arc<Message>>) {
+        let receipts = self.means.broker.publish(messages);
+        self.fetch(async move { Fetched::Published(lane, dead, receipts.await) });
+    }
+
+    /// The conditions under which this member's commits for a partition hold.
+    pub(super) fn fence(&self, place: usize) -> Option<Condition> {
+        let fence = self.partitions[place].fence.clone();
+        fence.map(|(name, epoch)| Condition::Lease { name, epoch })
+    }
+}
+
+/// The topic of a consumer's dead letters, where there is no database.
+pub(crate) fn dead_letters(consumer: &str) -> Text {
+    format!("{}.dead-letters", consumer.replace('/', ".")).into()
+}

@@ -1,0 +1,195 @@
+//! Services: consumers, projections and state under one name, and the way in from outside.
+
+use crate::{
+    consumer::Consumer,
+    decider::{Decider, ExecuteError, Executed, Executor},
+    handler::States,
+    names,
+    projection::{AnyProjection, Progress, Projection, ReadError},
+    runtime::{assemble::Origin, committer::Committer},
+};
+use sillage_core::{
+    Clock, Commit, CommitError, Committed, Condition, Database, Document, Effects, Error, Position,
+    Range, Result, Stored, Text,
+};
+use std::{fmt::Display, sync::Arc, time::Duration};
+
+/// Consumers, projections and state under one name.
+///
+/// The name is the `source` of all it publishes, and the prefix of all it stores.
+#[must_use = "a service does nothing until it is given to an app"]
+pub struct Service {
+    pub(crate) name: &'static str,
+    pub(crate) states: States,
+    pub(crate) consumers: Vec<Consumer>,
+    pub(crate) projections: Vec<Arc<dyn AnyProjection>>,
+    pub(crate) follows: Vec<Text>,
+}
+
+impl Service {
+    /// A service of that name: lower-case letters, digits, `-` and `_`.
+    pub fn new(name: &'static str) -> Self {
+        let (consumers, projections, follows) = (vec![], vec![], vec![]);
+        Service { name, states: States::default(), consumers, projections, follows }
+    }
+
+    /// What handlers take as `State<T>`; one value a type.
+    pub fn state<T: Clone + Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.insert(state);
+        self
+    }
+
+    /// A consumer.
+    pub fn consumer(mut self, consumer: Consumer) -> Self {
+        self.consumers.push(consumer);
+        self
+    }
+
+    /// A projection of the service's own entries and of the topics it follows.
+    pub fn projection<D: Document + Default>(mut self, projection: Projection<D>) -> Self {
+        self.projections.push(Arc::new(projection));
+        self
+    }
+
+    /// Topics of other services whose events this service's projections see as well.
+    pub fn follow(mut self, topics: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.follows.extend(topics.into_iter().map(Into::into));
+        self
+    }
+}
+
+/// A service's own way in: what HTTP handlers and jobs use. Cheap to clone.
+#[derive(Clone)]
+pub struct ServiceHandle(Arc<Inner>);
+
+struct Inner {
+    service: Text,
+    database: Arc<dyn Database>,
+    committer: Committer,
+    clock: Arc<dyn Clock>,
+    executor: Executor,
+    progress: Vec<Arc<Progress>>,
+}
+
+impl ServiceHandle {
+    pub(crate) fn new(
+        service: &str,
+        database: Arc<dyn Database>,
+        committer: Committer,
+        clock: Arc<dyn Clock>,
+        progress: Vec<Arc<Progress>>,
+    ) -> Self {
+        let executor =
+            Executor::new(service.into(), database.clone(), committer.clone(), clock.clone());
+        let service = service.into();
+        ServiceHandle(Arc::new(Inner { service, database, committer, clock, executor, progress }))
+    }
+
+    /// Commits effects from outside any consumer. Durable when it returns; whoever listens gets
+    /// them from the log.
+    ///
+    /// A commit whose outcome is unknown is tried again with the same ids, so it never doubles.
+    pub async fn commit(&self, effects: impl Into<Effects>) -> Result<Committed, CommitError> {
+        self.commit_if(effects.into(), vec![]).await
+    }
+
+    async fn commit_if(
+        &self,
+        effects: Effects,
+        conditions: Vec<Condition>,
+    ) -> Result<Committed, CommitError> {
+        let now = self.0.clock.now();
+        let origin = Origin { service: &self.0.service, now, cause: None };
+        let commit = origin.commit(effects, conditions).map_err(|failure| {
+            CommitError::Rejected(Error::invalid(failure.source.to_string()))
+        })?;
+        retried(&self.0.committer, &*self.0.clock, commit).await
+    }
+
+    /// Decides on the aggregate's present state and appends what was decided.
+    ///
+    /// Calls for one stream are queued in this process and share commits; a conflict with another
+    /// process is decided again.
+    pub async fn execute<D: Decider>(
+        &self,
+        id: impl Display,
+        command: D::Command,
+    ) -> Result<Executed<D>, ExecuteError<D::Refusal>> {
+        self.0.executor.execute::<D>(&id.to_string(), command).await
+    }
+
+    /// A document of the service.
+    pub async fn load<D: Document>(&self, id: impl Display) -> Result<Option<D>> {
+        Ok(self.stored::<D>(&id.to_string()).await?.map(|(_, document)| document))
+    }
+
+    /// Changes a document: `change` gets it as it is and returns effects that may put it. Runs
+    /// again where somebody else changed it meanwhile.
+    pub async fn update<D: Document, E: Into<Effects>>(
+        &self,
+        id: impl Display,
+        change: impl Fn(Option<D>) -> E + Send + Sync,
+    ) -> Result<Committed, CommitError> {
+        let id = id.to_string();
+        loop {
+            let found = self.stored::<D>(&id).await.map_err(CommitError::Failed)?;
+            let (expected, document) = found.map_or((None, None), |(s, d)| (Some(s.version), Some(d)));
+            let collection = names::collection(&self.0.service, D::COLLECTION);
+            let read = Condition::Document { collection, id: id.as_str().into(), expected };
+            match self.commit_if(change(document).into(), vec![read]).await {
+                Err(CommitError::Conflict { .. }) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Documents of the service with sort keys from `from` up to, not including, `until`.
+    pub async fn list<D: Document>(&self, from: &str, until: &str, max: usize) -> Result<Vec<D>> {
+        let collection = names::collection(&self.0.service, D::COLLECTION);
+        let range = Range::Sort { from, until };
+        let page = self.0.database.list(&collection, range, max).await?;
+        page.iter().map(|stored| read(&collection, stored)).collect()
+    }
+
+    /// Waits until all projections of the service have seen the log up to `position`.
+    pub async fn wait_for(&self, position: Position, within: Duration) -> Result<(), ReadError> {
+        for progress in &self.0.progress {
+            progress.wait_for(position, within).await?;
+        }
+        Ok(())
+    }
+
+    async fn stored<D: Document>(&self, id: &str) -> Result<Option<(Stored, D)>> {
+        let collection = names::collection(&self.0.service, D::COLLECTION);
+        let stored = self.0.database.get(&collection, &[id]).await?.pop().flatten();
+        stored.map(|stored| Ok((stored.clone(), read(&collection, &stored)?))).transpose()
+    }
+}
+
+pub(crate) fn read<D: Document>(collection: &str, stored: &Stored) -> Result<D> {
+    serde_json::from_slice(&stored.body).map_err(|error| {
+        Error::corrupt(format!("document `{}` in `{collection}` cannot be read", stored.id))
+            .because(error)
+    })
+}
+
+/// Commits, and while the outcome is unknown tries again with the same ids.
+pub(crate) async fn retried(
+    committer: &Committer,
+    clock: &dyn Clock,
+    commit: Commit,
+) -> Result<Committed, CommitError> {
+    let mut answer = committer.commit(commit.clone()).await;
+    for tries in 0..3u32 {
+        if !matches!(answer, Err(CommitError::Failed(_))) {
+            return answer;
+        }
+        clock.sleep(Duration::from_millis(50 << (2 * tries))).await;
+        answer = committer.commit(commit.clone()).await;
+        // The first try had been applied after all: the position is at or before the head.
+        if let Err(CommitError::AlreadyHandled) = answer {
+            return committer.commit(Commit::default()).await;
+        }
+    }
+    answer
+}

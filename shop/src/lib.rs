@@ -1,0 +1,18 @@
+//! The shop: an order system of seven services on Sillage.
+
+pub mod analytics;
+pub mod audit;
+pub mod catalog;
+pub mod customer;
+pub mod email;
+pub mod events;
+pub mod gateway;
+pub mod http;
+pub mod ids;
+pub mod inventory;
+pub mod money;
+pub mod order;
+pub mod parts;
+pub mod payment;
+pub mod sample;
+pub mod shipping;

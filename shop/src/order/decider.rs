@@ -1,0 +1,218 @@
+//! The order as a state machine: pure, no I/O, no clock.
+
+use crate::{
+    catalog,
+    events::{CreateOrder, Item, OrderCancelled, OrderCompleted, OrderCreated, OrderPaid, Why},
+    ids::ProductId,
+    money::Money,
+};
+use sillage::prelude::*;
+use std::{collections::BTreeMap, fmt};
+
+/// How many different products an order may have.
+const MOST_PRODUCTS: usize = 50;
+/// How many of one product an order may have.
+const MOST_OF_ONE: u32 = 1_000;
+
+/// What is recorded of an order.
+#[derive(Events, Clone, Debug, PartialEq)]
+pub enum OrderEvent {
+    /// It was placed.
+    Created(OrderCreated),
+    /// Its payment was taken.
+    Paid(OrderPaid),
+    /// It was shipped: the end.
+    Completed(OrderCompleted),
+    /// It was given up: the end.
+    Cancelled(OrderCancelled),
+}
+
+/// What can be asked of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OrderCommand {
+    /// Place it. Asking again for the very same changes nothing.
+    Create(CreateOrder),
+    /// Take its payment. Too late for one that was cancelled.
+    Pay,
+    /// Give it up, unless its payment was taken.
+    GiveUp(Why),
+    /// Give it up because its payment was paid back.
+    TakeBack(Why),
+    /// It was shipped.
+    Complete,
+}
+
+/// Why an order does not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderRefusal {
+    /// It has no items.
+    NoItems,
+    /// It has too many different products.
+    TooManyProducts,
+    /// A quantity of zero, or too large.
+    BadQuantity(ProductId),
+    /// Nobody sells that.
+    UnknownProduct(ProductId),
+    /// There is an order of that id, and it is another one.
+    AlreadyCreated,
+    /// It is not in a state in which that can happen: a bug elsewhere, never an accident.
+    Never(&'static str),
+}
+
+impl fmt::Display for OrderRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OrderRefusal::NoItems => f.write_str("an order needs at least one item"),
+            OrderRefusal::TooManyProducts => {
+                write!(f, "an order has at most {MOST_PRODUCTS} different products")
+            }
+            OrderRefusal::BadQuantity(id) => {
+                write!(f, "of `{id}` an order has 1 to {MOST_OF_ONE}")
+            }
+            OrderRefusal::UnknownProduct(id) => write!(f, "there is no product `{id}`"),
+            OrderRefusal::AlreadyCreated => f.write_str("there is another order of this id"),
+            OrderRefusal::Never(what) => f.write_str(what),
+        }
+    }
+}
+
+/// An order, folded from its events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Order {
+    placed: Option<OrderCreated>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Placed,
+    Paid,
+    Completed,
+    Cancelled,
+}
+
+impl Order {
+    /// Whether it was placed and has seen no money and no end.
+    pub fn awaits_payment(&self) -> bool {
+        self.placed.is_some() && self.state == State::Placed
+    }
+}
+
+impl Decider for Order {
+    const STREAM: &'static str = "order";
+    type Command = OrderCommand;
+    type Event = OrderEvent;
+    type Refusal = OrderRefusal;
+
+    fn initial() -> Self {
+        Order::default()
+    }
+
+    fn decide(&self, command: OrderCommand) -> Result<Vec<OrderEvent>, OrderRefusal> {
+        match (command, &self.placed) {
+            (OrderCommand::Create(create), None) => Ok(vec![place(create)?.into()]),
+            (OrderCommand::Create(create), Some(placed)) => again(create, placed),
+            (_, None) => Err(OrderRefusal::Never("this order was never placed")),
+            (OrderCommand::Pay, Some(placed)) => Ok(self.pay(placed)),
+            (OrderCommand::GiveUp(why), Some(placed)) => Ok(self.give_up(placed, why)),
+            (OrderCommand::TakeBack(why), Some(placed)) => self.take_back(placed, why),
+            (OrderCommand::Complete, Some(placed)) => self.complete(placed),
+        }
+    }
+
+    fn evolve(self, event: &OrderEvent) -> Self {
+        match event {
+            OrderEvent::Created(placed) => {
+                Order { placed: Some(placed.clone()), state: State::Placed }
+            }
+            OrderEvent::Paid(_) => Order { state: State::Paid, ..self },
+            OrderEvent::Completed(_) => Order { state: State::Completed, ..self },
+            OrderEvent::Cancelled(_) => Order { state: State::Cancelled, ..self },
+        }
+    }
+}
+
+impl Order {
+    fn pay(&self, placed: &OrderCreated) -> Vec<OrderEvent> {
+        match self.state {
+            State::Placed => vec![OrderPaid { order_id: placed.order_id }.into()],
+            State::Paid | State::Completed | State::Cancelled => vec![],
+        }
+    }
+
+    fn give_up(&self, placed: &OrderCreated, why: Why) -> Vec<OrderEvent> {
+        match self.state {
+            State::Placed => vec![cancelled(placed, why)],
+            State::Paid | State::Completed | State::Cancelled => vec![],
+        }
+    }
+
+    fn take_back(&self, placed: &OrderCreated, why: Why) -> Result<Vec<OrderEvent>, OrderRefusal> {
+        match self.state {
+            State::Placed | State::Paid => Ok(vec![cancelled(placed, why)]),
+            State::Cancelled => Ok(vec![]),
+            State::Completed => Err(OrderRefusal::Never("a completed order was paid back")),
+        }
+    }
+
+    fn complete(&self, placed: &OrderCreated) -> Result<Vec<OrderEvent>, OrderRefusal> {
+        match self.state {
+            State::Paid => {
+                let OrderCreated { order_id, customer_id, total, .. } = placed.clone();
+                Ok(vec![OrderCompleted { order_id, customer_id, total }.into()])
+            }
+            State::Completed => Ok(vec![]),
+            State::Placed => Err(OrderRefusal::Never("an unpaid order was shipped")),
+            State::Cancelled => Err(OrderRefusal::Never("a cancelled order was shipped")),
+        }
+    }
+}
+
+fn place(create: CreateOrder) -> Result<OrderCreated, OrderRefusal> {
+    let items = basket(create.items)?;
+    let total = price(&items)?;
+    let CreateOrder { order_id, customer_id, card, .. } = create;
+    Ok(OrderCreated { order_id, customer_id, items, card, total })
+}
+
+fn again(create: CreateOrder, placed: &OrderCreated) -> Result<Vec<OrderEvent>, OrderRefusal> {
+    match place(create) {
+        Ok(same) if same == *placed => Ok(vec![]),
+        _ => Err(OrderRefusal::AlreadyCreated),
+    }
+}
+
+fn cancelled(placed: &OrderCreated, why: Why) -> OrderEvent {
+    let OrderCreated { order_id, customer_id, .. } = placed.clone();
+    OrderCancelled { order_id, customer_id, why }.into()
+}
+
+/// Each product once, by its id.
+fn basket(items: Vec<Item>) -> Result<Vec<Item>, OrderRefusal> {
+    let mut basket = BTreeMap::<ProductId, u32>::new();
+    for Item { product_id, quantity } in items {
+        let so_far = basket.get(&product_id).copied().unwrap_or(0);
+        let quantity = so_far.saturating_add(quantity);
+        if !(1..=MOST_OF_ONE).contains(&quantity) {
+            return Err(OrderRefusal::BadQuantity(product_id));
+        }
+        basket.insert(product_id, quantity);
+    }
+    match basket.len() {
+        0 => Err(OrderRefusal::NoItems),
+        1..=MOST_PRODUCTS => {
+            let item = |(product_id, quantity)| Item { product_id, quantity };
+            Ok(basket.into_iter().map(item).collect())
+        }
+        _ => Err(OrderRefusal::TooManyProducts),
+    }
+}
+
+fn price(items: &[Item]) -> Result<Money, OrderRefusal> {
+    let price = |item: &Item| match catalog::find(&item.product_id) {
+        Some(product) => Ok(product.price.times(item.quantity)),
+        None => Err(OrderRefusal::UnknownProduct(item.product_id.clone())),
+    };
+    items.iter().map(price).sum()
+}
