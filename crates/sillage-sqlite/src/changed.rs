@@ -70,7 +70,6 @@ impl Changes {
     async fn look_out(&self) {
         let mut lookout = self.lookout.clone().lock_owned().await;
         loop {
-            self.clock.sleep(INTERVAL).await;
             let looked = tokio::task::spawn_blocking(|| look(lookout)).await;
             let Ok((returned, seen)) = looked else { return };
             lookout = returned;
@@ -80,6 +79,7 @@ impl Changes {
                 // Whatever it is, readers will meet it and say so.
                 Err(error) => tracing::debug!(%error, "cannot look for other processes' commits"),
             }
+            self.clock.sleep(INTERVAL).await;
         }
     }
 }

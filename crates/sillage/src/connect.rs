@@ -32,7 +32,8 @@ async fn sqlite(path: &str) -> Result<Arc<dyn Database>> {
     let path = path.to_owned();
     let open = move || sillage_sqlite::Sqlite::open(path, Arc::new(SystemClock));
     let opened = tokio::task::spawn_blocking(open).await;
-    let opened = opened.map_err(|error| Error::unavailable("opening was cut off").because(error))?;
+    let opened =
+        opened.map_err(|error| Error::unavailable("opening was cut off").because(error))?;
     Ok(Arc::new(opened?))
 }
 

@@ -117,7 +117,8 @@ impl Consumer {
     /// How many keys are handled at once in this process. 256 unless said.
     pub fn concurrency(mut self, slots: usize) -> Self {
         if slots == 0 {
-            self.errors.push(format!("consumer `{}`: concurrency 0 would handle nothing", self.name));
+            self.errors
+                .push(format!("consumer `{}`: concurrency 0 would handle nothing", self.name));
         }
         self.concurrency = slots;
         self

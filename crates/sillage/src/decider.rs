@@ -121,7 +121,8 @@ impl<D: Decider> Extract for Aggregate<D> {
 
     async fn extract(context: &Context) -> Result<Self, Failure> {
         let key = context.message.key.as_ref();
-        let key = key.ok_or_else(|| Failure::permanent("a message without key names no aggregate"))?;
+        let key =
+            key.ok_or_else(|| Failure::permanent("a message without key names no aggregate"))?;
         let id = key.label().into_owned();
         let stream = names::stream(&context.shared.service, &local_stream::<D>(&id));
         let (state, version) = fold::<D>(&**context.database()?, &stream).await?;

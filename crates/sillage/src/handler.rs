@@ -94,9 +94,10 @@ impl Context {
 
     /// The database of the service.
     pub fn database(&self) -> Result<&Arc<dyn Database>, Failure> {
-        self.shared.database.as_ref().ok_or_else(|| {
-            Failure::permanent("this app has no database, so nothing can be loaded")
-        })
+        self.shared
+            .database
+            .as_ref()
+            .ok_or_else(|| Failure::permanent("this app has no database, so nothing can be loaded"))
     }
 
     /// The name of the service.
@@ -248,7 +249,8 @@ impl<D: Document> Extract for Load<D> {
 
     async fn extract(context: &Context) -> Result<Self, Failure> {
         let key = context.message.key.as_ref();
-        let key = key.ok_or_else(|| Failure::permanent("a message without key names no document"))?;
+        let key =
+            key.ok_or_else(|| Failure::permanent("a message without key names no document"))?;
         Documents::of(context)?.load(key.label()).await
     }
 }
@@ -412,4 +414,3 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     Failure::permanent(format!("the handler panicked: {}", text.unwrap_or_default()))
 }
-

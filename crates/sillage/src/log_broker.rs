@@ -13,12 +13,14 @@ mod slots;
 
 use crate::names;
 use receiver::LogReceiver;
+pub(crate) use receiver::slot_for;
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Condition, Database, Error,
     Limits, Message, PublishError, Receipt, Result, Sort, Start, Subscribed, Subscription,
     TopicSpec, TopologyDiff, Write,
 };
 use slots::Slots;
+pub(crate) use slots::partition;
 use std::sync::Arc;
 
 /// Slots of one consumer: the most processes that can share it.
@@ -110,7 +112,8 @@ async fn begin(database: &dyn Database, subscription: &Subscription) -> Result<(
     let writes = (0..SLOTS).map(|slot| {
         let id = names::watermark(&subscription.consumer, &slots::partition(slot));
         let body = serde_json::to_vec(&crate::runtime::Mark { offset, ..Default::default() })?;
-        let (collection, sort) = (names::WATERMARKS.into(), Some(Sort::Text(names::offset(offset))));
+        let (collection, sort) =
+            (names::WATERMARKS.into(), Some(Sort::Text(names::offset(offset))));
         Ok(Write::Put { collection, id, sort, body: body.into() })
     });
     let absent = Condition::Document { collection: names::WATERMARKS.into(), id, expected: None };
@@ -118,7 +121,9 @@ async fn begin(database: &dyn Database, subscription: &Subscription) -> Result<(
     match database.commit(vec![commit]).await.pop() {
         // Another process was quicker: its start counts.
         Some(Ok(_) | Err(CommitError::Conflict { .. })) => Ok(()),
-        Some(Err(error)) => Err(Error::unavailable("a consumer's start was not stored").because(error)),
+        Some(Err(error)) => {
+            Err(Error::unavailable("a consumer's start was not stored").because(error))
+        }
         None => Err(Error::unavailable("the database gave no answer")),
     }
 }

@@ -6,6 +6,8 @@ use sillage_core::{Key, Offset, Partition, Text};
 pub(crate) const PARKED_KEYS: &str = "parked_keys";
 /// Documents of single parked deliveries.
 pub(crate) const PARKED: &str = "parked";
+/// Documents of deliveries that an operator skipped.
+pub(crate) const SKIPPED: &str = "skipped";
 /// Documents of timers.
 pub(crate) const TIMERS: &str = "timers";
 /// Documents of projection checkpoints.

@@ -23,11 +23,11 @@ mod runner;
 
 use crate::service;
 pub(crate) use runner::{Runner, identity};
-use sillage_core::{
-    BoxFuture, Clock, Database, DecodeError, Document, Error, Event, Key, Position, Range, Recorded,
-    Result, Stored, Text,
-};
 use serde::{Deserialize, Serialize};
+use sillage_core::{
+    BoxFuture, Clock, Database, DecodeError, Document, Error, Event, Key, Position, Range,
+    Recorded, Result, Stored, Text,
+};
 use std::{
     collections::HashMap, fmt, fmt::Display, marker::PhantomData, sync::Arc, time::Duration,
 };
@@ -322,7 +322,9 @@ impl<D: Document> View<D> {
         let (database, collection) = (&self.progress.database, &self.progress.collection);
         let range = Range::Sort { from, until };
         let page = database.list(collection, range, max).await.map_err(ReadError::Database)?;
-        page.iter().map(|stored| service::read(collection, stored).map_err(ReadError::Database)).collect()
+        page.iter()
+            .map(|stored| service::read(collection, stored).map_err(ReadError::Database))
+            .collect()
     }
 
     /// Documents whose ids come after `after`, by id.
@@ -330,7 +332,9 @@ impl<D: Document> View<D> {
         let (database, collection) = (&self.progress.database, &self.progress.collection);
         let range = Range::Ids { prefix: "", after };
         let page = database.list(collection, range, max).await.map_err(ReadError::Database)?;
-        page.iter().map(|stored| service::read(collection, stored).map_err(ReadError::Database)).collect()
+        page.iter()
+            .map(|stored| service::read(collection, stored).map_err(ReadError::Database))
+            .collect()
     }
 
     /// The position up to which the view has seen the log, as this process knows.

@@ -100,9 +100,9 @@ impl ServiceHandle {
     ) -> Result<Committed, CommitError> {
         let now = self.0.clock.now();
         let origin = Origin { service: &self.0.service, now, cause: None };
-        let commit = origin.commit(effects, conditions).map_err(|failure| {
-            CommitError::Rejected(Error::invalid(failure.source.to_string()))
-        })?;
+        let commit = origin
+            .commit(effects, conditions)
+            .map_err(|failure| CommitError::Rejected(Error::invalid(failure.source.to_string())))?;
         retried(&self.0.committer, &*self.0.clock, commit).await
     }
 
@@ -133,7 +133,8 @@ impl ServiceHandle {
         let id = id.to_string();
         loop {
             let found = self.stored::<D>(&id).await.map_err(CommitError::Failed)?;
-            let (expected, document) = found.map_or((None, None), |(s, d)| (Some(s.version), Some(d)));
+            let (expected, document) =
+                found.map_or((None, None), |(s, d)| (Some(s.version), Some(d)));
             let collection = names::collection(&self.0.service, D::COLLECTION);
             let read = Condition::Document { collection, id: id.as_str().into(), expected };
             match self.commit_if(change(document).into(), vec![read]).await {

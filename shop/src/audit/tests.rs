@@ -103,6 +103,6 @@ fn stock_that_vanishes_or_stays_reserved_is_found() {
 
 #[test]
 fn a_missing_or_second_letter_is_found() {
-    assert_eq!(broken(|e| drop(e.letters.pop())), ["one e-mail per outcome"]);
+    assert_eq!(broken(|e| e.letters.truncate(2)), ["one e-mail per outcome"]);
     assert_eq!(broken(|e| e.letters.push(id(1))), ["one e-mail per outcome"]);
 }

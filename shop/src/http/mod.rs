@@ -25,7 +25,6 @@ use axum::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use sillage::{Health, Running};
-use std::sync::Arc;
 
 /// The header that says which request is meant when it is sent again.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -40,7 +39,7 @@ const KEY_LIMIT: usize = 255;
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The routes of the services that run here.
-pub fn routes(running: &Arc<Running>, parts: &[Part]) -> Router {
+pub fn routes(running: &Running, parts: &[Part]) -> Router {
     let mut routes = always(running);
     let customers = parts.contains(&Part::Customer).then(|| running.service("customer"));
     if let Some(customers) = customers.clone() {
@@ -61,7 +60,7 @@ pub fn routes(running: &Arc<Running>, parts: &[Part]) -> Router {
         .layer(middleware::from_fn(problem::dress))
 }
 
-fn always(running: &Arc<Running>) -> Router {
+fn always(running: &Running) -> Router {
     Router::new()
         .route("/products", get(reports::products))
         .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
@@ -70,8 +69,8 @@ fn always(running: &Arc<Running>) -> Router {
         .with_state(running.clone())
 }
 
-async fn ready(State(running): State<Arc<Running>>) -> Response {
-    let Health { ready, problems } = running.health();
+async fn ready(State(running): State<Running>) -> Response {
+    let Health { ready, problems, .. } = running.health();
     if ready {
         return Json(json!({ "status": "ready" })).into_response();
     }

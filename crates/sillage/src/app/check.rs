@@ -11,7 +11,10 @@ impl App {
         let mut services = HashSet::new();
         for service in &self.services {
             if !services.insert(service.name) {
-                errors.push(format!("two services are called `{}`: names are identity", service.name));
+                errors.push(format!(
+                    "two services are called `{}`: names are identity",
+                    service.name
+                ));
             }
             check_name("service", service.name, &mut errors);
             self.check_service(service, &mut errors);
@@ -35,7 +38,10 @@ impl App {
         for projection in &service.projections {
             let name = projection.name();
             if !projections.insert(name) {
-                errors.push(format!("service `{}` has two projections called `{name}`", service.name));
+                errors.push(format!(
+                    "service `{}` has two projections called `{name}`",
+                    service.name
+                ));
             }
             check_name("projection", name, errors);
             let of_it = projection.errors().into_iter();

@@ -1,11 +1,8 @@
 //! Obeys operators: their acts are facts in the log, and documents that say what holds now.
 
-use crate::{
-    names,
-    runtime::member::Control,
-};
-use sillage_core::{Clock, Database, Filter, Position, Result, Text};
+use crate::{names, runtime::member::Control};
 use serde::Deserialize;
+use sillage_core::{Clock, Database, Filter, Position, Result, Text};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

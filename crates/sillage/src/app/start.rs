@@ -14,11 +14,11 @@ use crate::{
     },
     service::{Service, ServiceHandle},
 };
+use serde_json::json;
 use sillage_core::{
     Broker, Clock, Commit, Database, Error, Position, Result, Start, Subscription, Text, TopicSpec,
     Write,
 };
-use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},

@@ -141,7 +141,9 @@ impl Executor {
         let effects = append(local_stream::<D>(id), expected, events);
         let origin = Origin { service: &self.service, now: self.clock.now(), cause: None };
         let unwritable = |failure: Failure| {
-            ExecuteError::Database(Error::invalid("the events cannot be stored").because(failure.source))
+            ExecuteError::Database(
+                Error::invalid("the events cannot be stored").because(failure.source),
+            )
         };
         origin.commit(effects, vec![]).map_err(unwritable)
     }
@@ -166,9 +168,8 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn enter<D: Decider>(&self) -> Line<D> {
-        let fresh = || -> Line<D> {
-            Arc::new(AsyncMutex::new(Speculative { known: None, generation: 0 }))
-        };
+        let fresh =
+            || -> Line<D> { Arc::new(AsyncMutex::new(Speculative { known: None, generation: 0 })) };
         let mut lines = self.executor.lines();
         let entry = lines.entry(self.key.clone()).or_insert_with(|| (0, fresh()));
         entry.0 += 1;

@@ -1,11 +1,11 @@
 //! Reads the log for the slots that are this process's.
 
-use super::slots::{Change, Slots, partition};
 use super::SLOTS;
+use super::slots::{Change, Slots, partition};
 use crate::{names, runtime::Mark};
 use sillage_core::{
-    BoxFuture, Database, Delivery, Filter, Inbound, Offset, Page, Position, Receiver, Recorded, Result,
-    Start, Subscription, Text, slot_of,
+    BoxFuture, Database, Delivery, Filter, Inbound, Offset, Page, Position, Receiver, Recorded,
+    Result, Start, Subscription, Text, slot_of,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -155,7 +155,8 @@ async fn stored(database: &dyn Database, consumer: &str, slot: u32) -> Result<Po
     Ok(mark.map_or(Position::default(), |mark| Position(mark.offset.0)))
 }
 
-fn slot_for(entry: &Recorded) -> u32 {
+/// The slot of an entry.
+pub(crate) fn slot_for(entry: &Recorded) -> u32 {
     let topic = entry.topic.as_deref().unwrap_or_default();
     let id = entry.id.as_str().as_bytes();
     slot_of(topic, entry.key.as_ref().map_or(id, |key| key.as_bytes()), SLOTS)

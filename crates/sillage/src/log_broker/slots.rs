@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(3);
 
 /// The partition of a slot.
-pub(super) fn partition(slot: u32) -> Partition {
+pub(crate) fn partition(slot: u32) -> Partition {
     Partition { topic: "log".into(), number: slot }
 }
 
@@ -116,7 +116,8 @@ impl Slots {
     }
 
     async fn renew(&self) -> Result<()> {
-        let owned: Vec<_> = self.state().owned.iter().map(|(slot, epoch)| (*slot, *epoch)).collect();
+        let owned: Vec<_> =
+            self.state().owned.iter().map(|(slot, epoch)| (*slot, *epoch)).collect();
         for (slot, epoch) in owned {
             let renewed = self.database.lease(&self.lease(slot), self.member, LEASE).await?;
             if renewed != Some(epoch) {
@@ -163,8 +164,10 @@ impl Slots {
         if !alive.contains(&self.member) {
             alive.push(self.member);
         }
-        let delete = |id: &Text| Write::Delete { collection: names::MEMBERS.into(), id: id.clone() };
-        let gone = dead.iter().map(|member| &member.id).filter(|dead| id(dead) != Some(self.member));
+        let delete =
+            |id: &Text| Write::Delete { collection: names::MEMBERS.into(), id: id.clone() };
+        let gone =
+            dead.iter().map(|member| &member.id).filter(|dead| id(dead) != Some(self.member));
         let writes = gone.map(delete).chain([put]).collect();
         self.write(writes).await?;
         alive.sort_unstable();

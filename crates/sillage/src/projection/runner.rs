@@ -73,8 +73,7 @@ impl Runner {
         };
         let now = self.clock.elapsed();
         let at = checkpoint.position;
-        let mut reader =
-            Reader { checkpoint, version, at, stored_at: now, renewed_at: now, epoch };
+        let mut reader = Reader { checkpoint, version, at, stored_at: now, renewed_at: now, epoch };
         while !self.stop.is_cancelled() {
             let now = self.clock.elapsed();
             if now >= reader.renewed_at + RENEW {
@@ -166,7 +165,12 @@ impl Runner {
         let checkpoint = Checkpoint { position: reader.at, paused };
         let (collection, id) = (Text::from(names::CHECKPOINTS), self.id());
         let body = serde_json::to_vec(&checkpoint)?.into();
-        writes.push(Write::Put { collection: collection.clone(), id: id.clone(), sort: None, body });
+        writes.push(Write::Put {
+            collection: collection.clone(),
+            id: id.clone(),
+            sort: None,
+            body,
+        });
         let conditions = vec![
             Condition::Document { collection, id, expected: reader.version },
             Condition::Lease { name: lease.into(), epoch: reader.epoch },

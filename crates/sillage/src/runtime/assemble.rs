@@ -5,12 +5,12 @@
 
 use crate::names;
 use rand::RngExt as _;
-use sillage_core::{
-    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Message, MessageId,
-    Sort, Text, Timestamp, Write, to_json,
-};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sillage_core::{
+    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Message, MessageId, Sort,
+    Text, Timestamp, Write, to_json,
+};
 use std::sync::Arc;
 
 /// A timer as it is stored: its message is published when it is due.
@@ -180,9 +180,7 @@ fn expect(conditions: &mut Vec<Condition>, stream: &Text, expected: Expected) {
 
 /// A document that was not loaded must be absent, so that nothing unseen is overwritten.
 fn unless_read(conditions: &mut Vec<Condition>, collection: &Text, id: &Text) {
-    let known = |condition: &Condition| {
-        matches!(condition, Condition::Document { collection: c, id: i, .. } if c == collection && i == id)
-    };
+    let known = |condition: &Condition| matches!(condition, Condition::Document { collection: c, id: i, .. } if c == collection && i == id);
     if !conditions.iter().any(known) {
         let (collection, id) = (collection.clone(), id.clone());
         conditions.push(Condition::Document { collection, id, expected: None });
@@ -192,9 +190,9 @@ fn unless_read(conditions: &mut Vec<Condition>, collection: &Text, id: &Text) {
 /// W3C trace context: the cause's trace, or a new one; the span is the message's.
 fn traceparent(cause: Option<&str>, id: &MessageId) -> Text {
     let own = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_str().as_bytes()).as_u128();
-    let trace = cause.and_then(|parent| parent.split('-').nth(1)).filter(|trace| {
-        trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit())
-    });
+    let trace = cause
+        .and_then(|parent| parent.split('-').nth(1))
+        .filter(|trace| trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let span = own & u128::from(u64::MAX);
     match trace {
         Some(trace) => format!("00-{trace}-{span:016x}-01").into(),
@@ -232,7 +230,8 @@ mod tests {
         let run = |now| {
             let cause = Some(Cause { message: &message, consumer: "payment/payment" });
             let origin = Origin { service: &service, now: Timestamp::from_micros(now), cause };
-            let two = Effects::one(Effect::Publish(draft("a"))).and(Effects::one(Effect::Send(draft("b"))));
+            let two = Effects::one(Effect::Publish(draft("a")))
+                .and(Effects::one(Effect::Send(draft("b"))));
             messages(&origin.commit(two, vec![]).unwrap())
         };
         let (first, again) = (run(1), run(2));
@@ -253,7 +252,8 @@ mod tests {
             let (id, sort, body) = ("1".to_owned(), None, Ok("{}".into()));
             Effects::one(Effect::Put { collection: "c", id, sort, body, blind })
         };
-        let absent = Condition::Document { collection: "s/c".into(), id: "1".into(), expected: None };
+        let absent =
+            Condition::Document { collection: "s/c".into(), id: "1".into(), expected: None };
         assert_eq!(origin.commit(put(false), vec![]).unwrap().conditions, [absent.clone()]);
         assert!(origin.commit(put(true), vec![]).unwrap().conditions.is_empty());
         let read = vec![absent];
@@ -272,6 +272,8 @@ mod tests {
         let silent = Draft { topic: None, ..draft("a") };
         let due = after(Duration::from_secs(1));
         let timer = Effect::Schedule { due, token: "t".into(), message: silent };
-        assert!(origin.commit(Effects::one(timer), vec![]).unwrap_err().to_string().contains("topic"));
+        assert!(
+            origin.commit(Effects::one(timer), vec![]).unwrap_err().to_string().contains("topic")
+        );
     }
 }

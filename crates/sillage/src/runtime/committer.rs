@@ -62,10 +62,7 @@ fn stopped() -> CommitError {
     CommitError::Failed(Error::unavailable("the app has stopped, nothing is committed any more"))
 }
 
-async fn write(
-    database: Arc<dyn Database>,
-    mut pending: mpsc::UnboundedReceiver<(Commit, Reply)>,
-) {
+async fn write(database: Arc<dyn Database>, mut pending: mpsc::UnboundedReceiver<(Commit, Reply)>) {
     let mut batch = Vec::new();
     while pending.recv_many(&mut batch, BATCH).await > 0 {
         let (commits, replies): (Vec<_>, Vec<_>) = batch.drain(..).unzip();

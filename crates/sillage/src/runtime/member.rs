@@ -24,10 +24,12 @@ use super::{
 use crate::handler::{AnyHandler, Shared};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use intake::Assigned;
+pub(crate) use outcome::settings;
+pub(crate) use parked::read_head;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Message, Partition, PublishError,
-    Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
+    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Message, Partition,
+    PublishError, Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
 };
 use std::{
     collections::{BTreeSet, HashMap},

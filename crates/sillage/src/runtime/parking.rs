@@ -10,8 +10,8 @@ use crate::names;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sillage_core::{
-    Commit, Condition, Decision, Delivered, Failure, Message, Position, Result, Sort, Stored, Text,
-    Timestamp, Version, Write, from_json, to_json,
+    Commit, Condition, Decision, Delivered, Error, Failure, Message, Position, Result, Sort,
+    Stored, Text, Timestamp, Version, Write, from_json, to_json,
 };
 use std::sync::Arc;
 
@@ -89,6 +89,14 @@ impl Parked {
     fn bytes(&self) -> u64 {
         self.message.as_ref().map_or(0, |message| message.get().len() as u64)
     }
+}
+
+/// A delivery that an operator passed over, kept so that it can be restored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Skipped {
+    pub(crate) key_id: Text,
+    pub(crate) key: ParkedKey,
+    pub(crate) parked: Parked,
 }
 
 /// A failed try, as it is noted on the key.
@@ -218,6 +226,35 @@ impl Key {
         next.state.redrives += 1;
         next.state.next_try = now;
         let mut commit = self.change();
+        commit.writes.push(next.put()?);
+        Ok((next, commit))
+    }
+
+    /// An operator takes back a skip: the delivery is the head again, dead, before all others.
+    pub(crate) fn restore(
+        key: Option<Self>,
+        skipped: &Skipped,
+        now: Timestamp,
+    ) -> Result<(Self, Commit)> {
+        let mut next = key.clone().unwrap_or_else(|| {
+            let state = ParkedKey { head: 1, tail: 1, bytes: 0, ..skipped.key.clone() };
+            Key { id: skipped.key_id.clone(), version: None, state }
+        });
+        let mut commit = key.as_ref().unwrap_or(&next).change();
+        let delivery = next.delivered(&skipped.parked);
+        commit.conditions.push(Condition::Decided(delivery, Decision::Skipped));
+        next.state =
+            ParkedKey {
+                head: next.state.head.checked_sub(1).ok_or_else(|| {
+                    Error::invalid("nothing was skipped before the head of this key")
+                })?,
+                tail: next.state.tail,
+                bytes: next.state.bytes + skipped.parked.bytes(),
+                dead: true,
+                next_try: now,
+                ..skipped.key.clone()
+            };
+        next.set_aside(next.state.head, &skipped.parked, &mut commit)?;
         commit.writes.push(next.put()?);
         Ok((next, commit))
     }

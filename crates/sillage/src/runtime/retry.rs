@@ -15,7 +15,6 @@ use std::time::Duration;
 pub struct Retry {
     pub(crate) in_lane: Vec<Duration>,
     pub(crate) parked: Vec<Duration>,
-    pub(crate) skip_head: bool,
 }
 
 impl Default for Retry {
@@ -30,7 +29,7 @@ impl Default for Retry {
 impl Retry {
     /// The delays before the tries in the lane: seconds, not minutes.
     pub fn in_lane(delays: impl IntoIterator<Item = Duration>) -> Self {
-        Retry { in_lane: delays.into_iter().collect(), parked: vec![], skip_head: false }
+        Retry { in_lane: delays.into_iter().collect(), parked: vec![] }
     }
 
     /// The delays before the tries of a parked key.
@@ -102,8 +101,12 @@ mod tests {
         let retry = Retry::in_lane([Duration::from_secs(1)]).then_park([Duration::from_secs(10)]);
         let mut random = SmallRng::seed_from_u64(1);
         let transient = Class::Transient;
-        assert!(matches!(retry.after(1, &transient, &mut random), Next::InLane(d) if d <= Duration::from_secs(1)));
-        assert!(matches!(retry.after(2, &transient, &mut random), Next::Park(d) if d >= Duration::from_secs(8)));
+        assert!(
+            matches!(retry.after(1, &transient, &mut random), Next::InLane(d) if d <= Duration::from_secs(1))
+        );
+        assert!(
+            matches!(retry.after(2, &transient, &mut random), Next::Park(d) if d >= Duration::from_secs(8))
+        );
         assert_eq!(retry.after(3, &transient, &mut random), Next::Dead);
         assert_eq!(retry.after(1, &Class::Permanent, &mut random), Next::Dead);
         assert_eq!(Retry::never().after(1, &transient, &mut random), Next::Dead);

@@ -70,11 +70,6 @@ impl Slots {
         !self.free.is_empty()
     }
 
-    /// How many are running.
-    pub(crate) fn running(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
     /// Starts a future that `make` puts in place, and runs it as far as it goes. `Ready` where it
     /// ended at once; else the slot it runs in.
     pub(crate) fn start(

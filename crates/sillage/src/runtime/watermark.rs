@@ -2,8 +2,8 @@
 //!
 //! Offsets may have gaps (compaction, filters), so the order of delivery counts, not arithmetic.
 
-use sillage_core::Offset;
 use serde::{Deserialize, Serialize};
+use sillage_core::Offset;
 use std::collections::VecDeque;
 
 /// What became of a delivery, for the tally.
@@ -30,6 +30,19 @@ pub struct Tally {
     pub ignored: u64,
     /// Decided before.
     pub duplicates: u64,
+}
+
+impl std::ops::Add for Tally {
+    type Output = Tally;
+    fn add(self, other: Tally) -> Tally {
+        Tally {
+            received: self.received + other.received,
+            done: self.done + other.done,
+            parked: self.parked + other.parked,
+            ignored: self.ignored + other.ignored,
+            duplicates: self.duplicates + other.duplicates,
+        }
+    }
 }
 
 impl Tally {

@@ -157,12 +157,7 @@ impl Member {
         self.lanes.wait(lane, self.means.clock.elapsed() + Duration::from_secs(1));
     }
 
-    pub(super) fn failed_again(
-        &mut self,
-        lane: LaneId,
-        message: &Message,
-        failure: &Failure,
-    ) {
+    pub(super) fn failed_again(&mut self, lane: LaneId, message: &Message, failure: &Failure) {
         let name = self.lanes.name_of(lane).unwrap_or_default();
         let Some(key) = self.parked.get(&name).map(|held| held.key.clone()) else {
             return self.lanes.rest(lane);
@@ -267,9 +262,9 @@ impl Member {
     pub(super) fn reload_keys(&self) {
         let Some(database) = self.database().cloned() else { return };
         let (consumer, revision) = (self.means.spec.name.clone(), self.revision);
-        self.fetch(async move {
-            Fetched::Keys(revision, intake::keys(&*database, &consumer).await)
-        });
+        self.fetch(
+            async move { Fetched::Keys(revision, intake::keys(&*database, &consumer).await) },
+        );
     }
 
     pub(super) fn keys(&mut self, revision: u64, keys: Result<Vec<Stored>>) {

@@ -31,9 +31,9 @@ impl Member {
 
     fn settle_one(&mut self, place: usize, time: Duration) {
         let assigned = &self.partitions[place];
-        let closing = assigned.revoked.is_some_and(|end| {
-            end <= time || !self.is_under_way(place, assigned.assignment)
-        });
+        let closing = assigned
+            .revoked
+            .is_some_and(|end| end <= time || !self.is_under_way(place, assigned.assignment));
         if self.database().is_none() || self.means.spec.broadcast {
             self.settle_broker(place);
             if closing {

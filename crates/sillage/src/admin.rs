@@ -1,0 +1,149 @@
+//! Every operator verb, once: the command line and the console both call these.
+//!
+//! They need a database, never the app's code: an app declares itself in its *manifest* when it
+//! starts, and obeys commits on its documents. Each act is also a fact in the stream `operator`,
+//! in the same commit, so whoever changed something can be asked.
+
+mod dead_letters;
+mod status;
+mod trace;
+
+use crate::{
+    clock::SystemClock,
+    names,
+    runtime::{assemble::foreign, member::settings},
+};
+pub use dead_letters::{DeadLetter, Delivered, Redriven};
+use serde_json::{Value, json};
+use sillage_core::{
+    Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message, Result,
+    Text, Write,
+};
+pub use status::{ConsumerStatus, Finding, ProjectionStatus, TimerStatus};
+use std::sync::Arc;
+pub use trace::{Trace, TraceNode};
+
+/// The operator verbs on one database.
+#[derive(Clone)]
+pub struct Admin {
+    database: Arc<dyn Database>,
+    clock: Arc<dyn Clock>,
+    who: Text,
+}
+
+/// A message to be published by an operator.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// What it is: `order.create`.
+    pub name: String,
+    /// The version of its payload.
+    pub version: u32,
+    /// Where it goes.
+    pub topic: String,
+    /// What orders it.
+    pub key: Option<String>,
+    /// Its body.
+    pub payload: Vec<u8>,
+}
+
+impl Admin {
+    /// The verbs on this database, done by `who`.
+    pub fn new(database: Arc<dyn Database>, who: impl Into<Text>) -> Self {
+        Admin { database, clock: Arc::new(SystemClock), who: who.into() }
+    }
+
+    /// Another clock, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Arc<dyn Database> {
+        &self.database
+    }
+
+    /// Publishes a message through the log, with the operator as its source.
+    pub async fn publish(&self, outgoing: Outgoing) -> Result<(Message, Committed)> {
+        let draft = Draft {
+            name: outgoing.name.into(),
+            version: outgoing.version,
+            topic: Some(outgoing.topic.into()),
+            key: outgoing.key.map(Key::of),
+            payload: Ok(outgoing.payload.into()),
+        };
+        let message = foreign("operator", draft, self.clock.now());
+        let message = message.map_err(|failure| Error::invalid(failure.to_string()))?;
+        let committed = self.append(message.clone()).await?;
+        Ok((message, committed))
+    }
+
+    /// Appends a message as it is, with its own id and source: again is refused by its id.
+    pub async fn append(&self, message: Message) -> Result<Committed> {
+        let append = Write::Append { stream: None, message: Arc::new(message) };
+        self.commit(Commit { conditions: vec![], writes: vec![append] }).await
+    }
+
+    /// Pauses a consumer in all its processes, until it is resumed.
+    pub async fn pause(&self, consumer: &str, why: &str) -> Result<Committed> {
+        self.known_consumer(consumer).await?;
+        let commit = settings(&consumer.into(), Some(why))?;
+        self.act("pause", json!({ "consumer": consumer, "why": why }), commit).await
+    }
+
+    /// Lets a paused consumer go on.
+    pub async fn resume(&self, consumer: &str) -> Result<Committed> {
+        self.known_consumer(consumer).await?;
+        let commit = settings(&consumer.into(), None)?;
+        self.act("resume", json!({ "consumer": consumer }), commit).await
+    }
+
+    async fn known_consumer(&self, consumer: &str) -> Result<()> {
+        let consumers = self.consumers().await?;
+        if consumers.iter().any(|known| *known.name == *consumer) {
+            return Ok(());
+        }
+        let names: Vec<_> = consumers.iter().map(|known| &*known.name).collect();
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no consumer `{consumer}`; there are: {}", names.join(", ")),
+        ))
+    }
+
+    /// Commits what an operator does together with the fact that it was done.
+    async fn act(&self, verb: &str, what: Value, mut commit: Commit) -> Result<Committed> {
+        let payload = json!({ "who": self.who, "what": what });
+        let draft = Draft {
+            name: format!("operator.{verb}").into(),
+            version: 1,
+            topic: None,
+            key: None,
+            payload: Ok(serde_json::to_vec(&payload)?.into()),
+        };
+        let message = foreign("operator", draft, self.clock.now());
+        let message = message.map_err(|failure| Error::invalid(failure.to_string()))?;
+        let stream = Some(names::OPERATOR.into());
+        commit.writes.push(Write::Append { stream, message: Arc::new(message) });
+        self.commit(commit).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        let answer = self.database.commit(vec![commit]).await.pop();
+        answer.unwrap_or_else(|| Err(CommitError::Failed(unanswered()))).map_err(refused)
+    }
+}
+
+fn unanswered() -> Error {
+    Error::unavailable("the database gave no answer")
+}
+
+fn refused(error: CommitError) -> Error {
+    match error {
+        CommitError::Rejected(error) | CommitError::Failed(error) => error,
+        changed => {
+            let why = format!("it was changed meanwhile ({changed}): look again, then retry");
+            Error::new(ErrorKind::Invalid, why)
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! How things stand: consumers, projections, timers, and what a doctor would say.
+
+use super::Admin;
+use crate::{
+    names,
+    projection::Checkpoint,
+    runtime::{Mark, assemble::Timer, watermark::Tally},
+};
+use serde::Serialize;
+use serde_json::Value;
+use sillage_core::{Error, Filter, Position, Range, Result, Stored, Text, Timestamp, from_json};
+use std::time::Duration;
+
+/// How a consumer stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConsumerStatus {
+    /// `service/name`.
+    pub name: Text,
+    /// Its topics.
+    pub topics: Vec<String>,
+    /// Everything up to there is finished in all its partitions.
+    pub position: Position,
+    /// Messages of its topics behind that position; counted up to a bound.
+    pub lag: u64,
+    /// What its watermarks have passed.
+    pub tally: Tally,
+    /// Keys that are parked, and of them those that are dead.
+    pub parked_keys: u64,
+    /// Keys whose head is a dead letter.
+    pub dead_letters: u64,
+    /// Deliveries in parked keys.
+    pub parked_deliveries: u64,
+    /// Processes that share it.
+    pub members: u64,
+    /// Why it is paused.
+    pub paused: Option<String>,
+}
+
+/// How a projection stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectionStatus {
+    /// `service/name@version`.
+    pub name: Text,
+    /// What its documents have seen.
+    pub position: Position,
+    /// Positions of the log behind that.
+    pub lag: u64,
+    /// Why it does not go on.
+    pub paused: Option<String>,
+}
+
+/// A timer that waits.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimerStatus {
+    /// Names it.
+    pub id: Text,
+    /// When it is due.
+    pub due: Option<Timestamp>,
+    /// What is published then.
+    pub name: Text,
+}
+
+/// Something a doctor says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Nothing is wrong with it.
+    pub ok: bool,
+    /// What was looked at.
+    pub what: String,
+    /// What was found, and how to mend it.
+    pub finding: String,
+}
+
+/// Lag is counted up to this many entries.
+const COUNTED: usize = 10_000;
+
+impl Admin {
+    /// What the apps on this database declared when they started.
+    pub async fn manifests(&self) -> Result<Vec<Value>> {
+        let stored = self.all(names::MANIFESTS, "").await?;
+        stored.iter().map(|stored| Ok(serde_json::from_slice(&stored.body)?)).collect()
+    }
+
+    /// How all consumers stand.
+    pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>> {
+        let mut found = vec![];
+        for manifest in self.manifests().await? {
+            for consumer in manifest["consumers"].as_array().into_iter().flatten() {
+                let name = Text::from(consumer["name"].as_str().unwrap_or_default());
+                let topics = consumer["topics"].as_array().into_iter().flatten();
+                let topics = topics.filter_map(|topic| Some(topic.as_str()?.to_owned())).collect();
+                found.push(self.consumer(name, topics).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn consumer(&self, name: Text, topics: Vec<String>) -> Result<ConsumerStatus> {
+        let prefix = format!("{name}/");
+        let marks = self.all(names::WATERMARKS, &prefix).await?;
+        let (mut tally, mut lowest, mut highest) = (Tally::default(), None, Position(0));
+        for stored in &marks {
+            let mark: Mark = serde_json::from_slice(&stored.body)?;
+            tally = tally + mark.tally;
+            let position = Position(mark.offset.0);
+            lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
+            highest = highest.max(position);
+        }
+        let position = lowest.unwrap_or_default();
+        let passed = |slot: u32| {
+            let id = names::watermark(&name, &crate::log_broker::partition(slot));
+            let mark = marks.iter().find(|stored| stored.id == id)?;
+            serde_json::from_slice::<Mark>(&mark.body).ok().map(|mark| mark.offset.0)
+        };
+        let lag = self.lag(&topics, position, passed).await?;
+        let keys = self.dead_letters(Some(&name), true).await?;
+        let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
+        let settings: Option<Value> =
+            stored.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
+        Ok(ConsumerStatus {
+            topics,
+            position: highest,
+            lag,
+            tally,
+            parked_keys: keys.len() as u64,
+            dead_letters: keys.iter().filter(|key| key.key.dead).count() as u64,
+            parked_deliveries: keys.iter().map(|key| key.deliveries).sum(),
+            members: self.all(names::MEMBERS, &prefix).await?.len() as u64,
+            paused: settings.and_then(|s| s["paused"].as_str().map(ToOwned::to_owned)),
+            name,
+        })
+    }
+
+    /// Entries of these topics that their slot's watermark has not passed.
+    async fn lag(
+        &self,
+        topics: &[String],
+        from: Position,
+        passed: impl Fn(u32) -> Option<u64>,
+    ) -> Result<u64> {
+        let topics = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
+        let filter = Filter { topics, ..Filter::default() };
+        let (mut at, mut lag, mut seen) = (from, 0, 0);
+        let passed: Vec<_> = (0..crate::SLOTS).map(passed).collect();
+        loop {
+            let page = self.database.log(at, &filter, 1000).await?;
+            for entry in &page.entries {
+                let slot = usize::try_from(crate::log_broker::slot_for(entry)).unwrap_or(0);
+                lag += u64::from(passed[slot].is_none_or(|passed| entry.position.0 > passed));
+            }
+            seen += page.entries.len();
+            if page.through <= at || seen >= COUNTED {
+                return Ok(lag);
+            }
+            at = page.through;
+        }
+    }
+
+    /// How all projections stand.
+    pub async fn projections(&self) -> Result<Vec<ProjectionStatus>> {
+        let head = self.database.head().await?.last;
+        let mut found = vec![];
+        for stored in self.all(names::CHECKPOINTS, "").await? {
+            let checkpoint: Checkpoint = serde_json::from_slice(&stored.body)?;
+            found.push(ProjectionStatus {
+                name: stored.id,
+                position: checkpoint.position,
+                lag: head.0.saturating_sub(checkpoint.position.0),
+                paused: checkpoint.paused,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Timers that wait, the next one first.
+    pub async fn timers(&self, max: usize) -> Result<Vec<TimerStatus>> {
+        let range = Range::Sort { from: "", until: "~" };
+        let timers = self.database.list(names::TIMERS, range, max).await?;
+        let status = |stored: &Stored| {
+            let timer: Timer = serde_json::from_slice(&stored.body)?;
+            let message = from_json(timer.message.get().as_bytes())?;
+            let due = stored.sort.as_ref().and_then(|sort| sort.parse().ok());
+            Ok(TimerStatus { id: stored.id.clone(), due, name: message.name })
+        };
+        timers.iter().map(status).collect()
+    }
+
+    /// What a doctor would look at; each finding names its fix.
+    pub async fn doctor(&self) -> Result<Vec<Finding>> {
+        let mut findings = vec![];
+        let mut say = |ok: bool, what: &str, finding: String| {
+            findings.push(Finding { ok, what: what.to_owned(), finding });
+        };
+        let head = self.database.head().await?;
+        say(true, "database", format!("answers; the log ends at position {}", head.last));
+        let (ours, theirs) = (self.clock.now(), self.database.now().await?);
+        let skew = ours.since(theirs).max(theirs.since(ours));
+        let within = skew < Duration::from_secs(5);
+        say(within, "clock", format!("{} ms from the database's clock", skew.as_millis()));
+        let manifests = self.manifests().await?;
+        let none = "no app has ever started on this database: start one, then look again";
+        say(
+            !manifests.is_empty(),
+            "apps",
+            match manifests.len() {
+                0 => none.to_owned(),
+                count => format!("{count} services have signed in"),
+            },
+        );
+        for consumer in self.consumers().await? {
+            let what = format!("consumer {}", consumer.name);
+            if let Some(why) = &consumer.paused {
+                let mend = format!("paused: {why}; `sillage consumers resume {}`", consumer.name);
+                say(false, &what, mend);
+            } else if consumer.dead_letters > 0 {
+                let count = consumer.dead_letters;
+                say(false, &what, format!("{count} dead letters; `sillage dlq list`"));
+            } else if consumer.lag > 0 && consumer.members == 0 {
+                let lag = consumer.lag;
+                say(false, &what, format!("{lag} messages wait and no process runs it: start one"));
+            } else {
+                say(true, &what, format!("lag {}, members {}", consumer.lag, consumer.members));
+            }
+        }
+        for projection in self.projections().await? {
+            let what = format!("projection {}", projection.name);
+            match projection.paused {
+                Some(why) => say(false, &what, format!("paused: {why}; deploy a reader for it")),
+                None => say(true, &what, format!("{} positions behind", projection.lag)),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// All documents of a collection whose ids start so.
+    async fn all(&self, collection: &str, prefix: &str) -> Result<Vec<Stored>, Error> {
+        let (mut all, mut after) = (vec![], Text::from(""));
+        loop {
+            let range = Range::Ids { prefix, after: &after };
+            let page = self.database.list(collection, range, 500).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after = last.id.clone();
+            all.extend(page);
+        }
+    }
+}
