@@ -3,6 +3,7 @@
 pub mod analytics;
 pub mod audit;
 pub mod catalog;
+pub mod commands;
 pub mod customer;
 pub mod email;
 pub mod events;

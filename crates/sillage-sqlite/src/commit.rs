@@ -202,3 +202,48 @@ fn sets_timer(write: &Write) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{file, migrate::migrate};
+    use sillage_core::ErrorKind;
+    use sillage_testkit::ManualClock;
+
+    fn put(id: usize, bytes: usize) -> Commit {
+        let write = Write::Put {
+            collection: "c".into(),
+            id: id.to_string().into(),
+            sort: None,
+            body: vec![b'x'; bytes].into(),
+        };
+        Commit { conditions: vec![], writes: vec![write] }
+    }
+
+    /// A bound on the file's pages fails as a full disk does.
+    #[test]
+    fn a_full_disk_fails_the_batch_and_spoils_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full.db");
+        let mut connection = file::writer(&path).unwrap();
+        migrate(&path, &mut connection).unwrap();
+        connection.pragma_update(None, "max_page_count", 60).unwrap();
+        let mut statements = Statements::prepare(&connection).unwrap();
+        let clock = ManualClock::default();
+        let large: Vec<_> = (0..16).map(|id| put(id, 20_000)).collect();
+        let (outcomes, seen) = apply(&mut statements, &path, &clock, &large);
+        assert_eq!((outcomes.len(), seen), (16, None));
+        for outcome in outcomes {
+            let Err(CommitError::Failed(error)) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        }
+        let (outcomes, _) = apply(&mut statements, &path, &clock, &[put(99, 10)]);
+        assert!(outcomes[0].is_ok(), "what has room is saved: {outcomes:?}");
+        connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        let (outcomes, _) = apply(&mut statements, &path, &clock, &large);
+        assert!(outcomes.iter().all(Result::is_ok), "once there is room again: {outcomes:?}");
+        let documents: i64 =
+            connection.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
+        assert_eq!(documents, 17);
+    }
+}

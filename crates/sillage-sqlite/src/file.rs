@@ -51,7 +51,7 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_handler(Some(wait))?;
     if connection.is_readonly(MAIN_DB)? {
         let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
-        return Err(rusqlite::Error::SqliteFailure(read_only, None));
+        return Err(rusqlite::Error::SqliteFailure(read_only, Some("it is read-only".to_owned())));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", false)?;

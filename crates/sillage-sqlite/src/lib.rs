@@ -51,15 +51,18 @@ use writer::{Desk, Writer};
 
 /// A Sillage database in one `SQLite` file.
 ///
-/// Its methods must be awaited within a tokio runtime. Dropping it loses nothing: batches that
-/// were handed over are still saved, then the file is closed.
+/// Its methods must be awaited within a tokio runtime. Dropping it blocks until batches that were
+/// handed over are saved and the file is closed; where no other process has it open, the file is
+/// then complete by itself and may be copied.
 pub struct Sqlite {
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    writer: Writer,
     readers: Readers,
     leases: Leases,
     changes: Arc<Changes>,
+    /// Last, so that its connection is closed last: that one moves the write-ahead log into the
+    /// file.
+    writer: Writer,
 }
 
 impl Sqlite {
@@ -83,7 +86,7 @@ impl Sqlite {
         let desk = Desk { path: path.clone(), clock: clock.clone(), changes: changes.clone() };
         let writer = Writer::start(connection, desk)?;
         let readers = Readers::new(path.clone());
-        Ok(Sqlite { path, clock, writer, readers, leases, changes })
+        Ok(Sqlite { path, clock, readers, leases, changes, writer })
     }
 
     /// Commits over the limits are refused here, without a durable write; the others go on.

@@ -20,9 +20,11 @@ use tokio::sync::oneshot;
 /// them waits for long.
 const GATHERED: usize = 512;
 
-/// The way to the writer's thread, which ends when this is dropped and what it was given is saved.
+/// The way to the writer's thread. Dropping it waits until what the thread was given is saved and
+/// its connection is closed.
 pub(crate) struct Writer {
-    jobs: mpsc::Sender<Job>,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 /// What the writer's thread works with.
@@ -43,28 +45,44 @@ impl Writer {
         let (jobs, waiting) = mpsc::channel();
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("sillage-sqlite".to_owned());
-        let spawned = thread.spawn(move || match Statements::prepare(&connection) {
-            Ok(mut statements) => {
-                let _ = ready.send(Ok(()));
-                desk.work(&mut statements, &waiting);
-            }
-            Err(error) => {
-                let _ = ready.send(Err(describe(&desk.path, &error)));
+        let spawned = thread.spawn(move || {
+            // Taken in here, so that it is dropped, with its connection, before the writer's.
+            let desk = desk;
+            match Statements::prepare(&connection) {
+                Ok(mut statements) => {
+                    let _ = ready.send(Ok(()));
+                    desk.work(&mut statements, &waiting);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(describe(&desk.path, &error)));
+                }
             }
         });
-        spawned.map_err(|error| Error::unavailable("no thread can be started").because(error))?;
+        let thread = spawned
+            .map_err(|error| Error::unavailable("no thread can be started").because(error))?;
         started.recv().unwrap_or_else(|_| Err(stopped()))?;
-        Ok(Writer { jobs })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// One outcome a commit, in order, once all that were accepted are durable.
     pub(crate) async fn commit(&self, batch: Vec<Commit>) -> Vec<Outcome> {
         let commits = batch.len();
         let (reply, outcomes) = oneshot::channel();
-        // Where the thread is gone, so is `reply`.
-        let _ = self.jobs.send(Job { batch, reply });
+        if let Some(jobs) = &self.jobs {
+            // Where the thread is gone, so is `reply`.
+            let _ = jobs.send(Job { batch, reply });
+        }
         let lost = || (0..commits).map(|_| Err(CommitError::Failed(stopped()))).collect();
         outcomes.await.unwrap_or_else(|_| lost())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The suite that every database passes, each handle with its own connections as another process
 //! would have.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests may panic as tests do.
+
 use sillage_core::Database;
 use sillage_sqlite::Sqlite;
 use sillage_testkit::{ManualClock, conformance::DatabaseFixture};

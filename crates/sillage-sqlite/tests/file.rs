@@ -1,5 +1,7 @@
 //! What is particular to a file: it outlives the process, is shared, damaged, locked or refused.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests may panic as tests do.
+
 use bytes::Bytes;
 use rusqlite::Connection;
 use sillage_core::{
@@ -11,6 +13,7 @@ use sillage_sqlite::Sqlite;
 use sillage_testkit::ManualClock;
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 struct Folder {
@@ -92,6 +95,8 @@ async fn a_file_that_is_opened_again_has_everything() {
     let epoch = database.lease("l", Uuid::nil(), Duration::from_secs(60)).await.unwrap();
     let head = database.head().await.unwrap();
     drop(database);
+    let files = fs::read_dir(folder.folder.path()).unwrap().count();
+    assert_eq!(files, 1, "the file is complete by itself");
     let database = folder.open();
     assert_eq!(database.head().await.unwrap(), head, "also the incarnation");
     let entries = database.stream("order-1", Version(0), 10).await.unwrap();
@@ -123,32 +128,41 @@ async fn two_on_one_file_see_each_other_and_take_turns() {
     assert!(stream.iter().zip(1..).all(|(entry, n)| entry.stream.as_ref().unwrap().1.0 == n));
 }
 
-/// Real waiting on a clock that stands: leases alone must not wake anybody for nothing.
-struct Waiting(ManualClock);
+/// A clock that stands, counts how often somebody slept, and lets them.
+#[derive(Default)]
+struct Waiting {
+    clock: ManualClock,
+    slept: watch::Sender<u64>,
+}
 
 impl Clock for Waiting {
     fn now(&self) -> Timestamp {
-        self.0.now()
+        self.clock.now()
     }
     fn elapsed(&self) -> Duration {
-        self.0.elapsed()
+        self.clock.elapsed()
     }
-    fn sleep(&self, delay: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(delay))
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        self.slept.send_modify(|slept| *slept += 1);
+        Box::pin(tokio::task::yield_now())
     }
 }
 
 #[tokio::test]
 async fn changed_tells_of_growth_and_timers_elsewhere_and_of_nothing_else() {
     let folder = Folder::new();
-    let clock = Arc::new(Waiting(ManualClock::default()));
+    let clock = Arc::new(Waiting::default());
     let database = Sqlite::open(folder.file(), clock.clone()).unwrap();
-    let other = Sqlite::open(folder.file(), clock).unwrap();
+    let other = Sqlite::open(folder.file(), clock.clone()).unwrap();
     let mut wait = database.changed(Position(0));
     other.lease("l", Uuid::nil(), Duration::from_secs(60)).await.unwrap();
     one(&other, put("views", "v", Some(Sort::Text("00042".into())), "{}")).await.unwrap();
-    let woken = tokio::time::timeout(Duration::from_millis(100), &mut wait).await;
-    assert!(woken.is_err(), "neither a lease nor a plain document is a reason to look");
+    let mut slept = clock.slept.subscribe();
+    let looked_again = slept.wait_for(|slept| *slept >= 3);
+    tokio::select! {
+        () = &mut wait => panic!("neither a lease nor a plain document is a reason to look"),
+        looked = looked_again => assert!(looked.is_ok()),
+    }
     one(&other, put("timers", "t", Some(Sort::After(Duration::ZERO)), "{}")).await.unwrap();
     wait.await;
     let wait = database.changed(Position(0));

@@ -40,7 +40,7 @@ pub(super) struct Outside {
     smtp: Option<String>,
     /// How long an order may stay unpaid, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PaymentTerm::default().0.as_secs())]
-    unpaid_after: u64,
+    pub(super) unpaid_after: u64,
 }
 
 impl Outside {

@@ -58,8 +58,7 @@ impl Verify {
 }
 
 fn expected(seed: u64, orders: u64) -> Vec<crate::ids::OrderId> {
-    let samples =
-        Samples { orders, seed, customers: 1, decline_percent: 0, shortage_percent: 0 };
+    let samples = Samples { orders, seed, customers: 1, decline_percent: 0, shortage_percent: 0 };
     (0..orders).map(|n| samples.sampler().order_id(n)).collect()
 }
 

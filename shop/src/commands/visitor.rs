@@ -1,11 +1,6 @@
 //! A visitor: registers and orders over HTTP, and asks again until it is answered.
 
-use crate::{
-    customer::Customer,
-    gateway::IDEMPOTENCY_KEY,
-    http::Placed,
-    sample::Sampler,
-};
+use crate::{customer::Customer, gateway::IDEMPOTENCY_KEY, http::Placed, sample::Sampler};
 use anyhow::{Context as _, bail};
 use reqwest::{Client, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -52,13 +47,11 @@ impl Visitor {
         at_once: usize,
         placed: impl Fn(u64),
     ) -> anyhow::Result<()> {
-        let register = |visitor: Visitor, n| async move {
-            visitor.register(&sampler, n).await.map(|_| ())
-        };
+        let register =
+            |visitor: Visitor, n| async move { visitor.register(&sampler, n).await.map(|_| ()) };
         self.each(sampler.customers, at_once, register, |_| {}).await?;
-        let order = |visitor: Visitor, n| async move {
-            visitor.order(&sampler, n).await.map(|_| ())
-        };
+        let order =
+            |visitor: Visitor, n| async move { visitor.order(&sampler, n).await.map(|_| ()) };
         self.each(orders, at_once, order, placed).await
     }
 
@@ -72,7 +65,8 @@ impl Visitor {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (slots, mut tasks, mut finished) = (Arc::new(Semaphore::new(at_once)), JoinSet::new(), 0);
+        let (slots, mut tasks, mut finished) =
+            (Arc::new(Semaphore::new(at_once)), JoinSet::new(), 0);
         for n in 0..count {
             let slot = slots.clone().acquire_owned().await?;
             let asking = ask(self.clone(), n);

@@ -43,11 +43,9 @@ pub struct Moment {
 }
 
 /// An order as its customer sees it.
-#[derive(Document, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[document(collection = "orders")]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct OrderView {
     /// Which order.
-    #[document(id)]
     pub order_id: OrderId,
     /// Who ordered; empty where the order was refused.
     pub customer_id: String,
@@ -61,9 +59,19 @@ pub struct OrderView {
     pub position: Position,
     /// Everything that happened to it, in order.
     pub timeline: Vec<Moment>,
-    /// The customer, and within it the order of placing.
-    #[document(sort)]
-    pub sort: String,
+}
+
+/// By hand, as the sort key is of two fields.
+impl Document for OrderView {
+    const COLLECTION: &'static str = "orders";
+
+    fn id(&self) -> String {
+        self.order_id.to_string()
+    }
+
+    fn sort(&self) -> Option<String> {
+        Some(sort_key(&self.customer_id, self.position))
+    }
 }
 
 /// Sorts a customer's orders after each other as they were placed.
@@ -100,7 +108,6 @@ impl OrderView {
         self.items.clone_from(&event.items);
         self.total = event.total;
         self.position = event.position;
-        self.sort = sort_key(&self.customer_id, event.position);
         self.becomes(Status::Placed, event, None);
     }
 
@@ -108,7 +115,7 @@ impl OrderView {
     fn rejected(&mut self, event: &Recorded<OrderRejected>) {
         if self.status == Status::Unknown {
             self.order_id = event.order_id;
-            self.sort = sort_key("", event.position);
+            self.position = event.position;
             self.becomes(Status::Rejected, event, Some(event.why.clone()));
         }
     }

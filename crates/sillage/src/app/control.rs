@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 /// The longest time until an operator's act is seen.
 const POLL: Duration = Duration::from_secs(1);
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Settings {
     paused: Option<String>,
 }
@@ -24,13 +24,6 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Takes over what holds now: a consumer that was paused starts paused.
-    pub(super) async fn begin(&self) -> Result<Position> {
-        let head = self.database.head().await?.last;
-        self.look(false).await?;
-        Ok(head)
-    }
-
     pub(super) async fn run(self, mut seen: Position) {
         let operator = Filter { stream: Some(names::OPERATOR.into()), ..Filter::default() };
         while !self.stop.is_cancelled() {
@@ -51,27 +44,28 @@ impl Watcher {
     async fn step(&self, seen: &mut Position, operator: &Filter) -> Result<bool> {
         let page = self.database.log(*seen, operator, 100).await?;
         if !page.entries.is_empty() {
-            self.look(true).await?;
+            self.look().await?;
         }
         let moved = page.through > *seen;
         *seen = page.through.max(*seen);
         Ok(moved)
     }
 
-    async fn look(&self, changed: bool) -> Result<()> {
+    async fn look(&self) -> Result<()> {
         for (consumer, control) in &self.controls {
-            let stored = self.database.get(names::CONSUMERS, &[consumer]).await?.pop().flatten();
-            let settings: Settings = match &stored {
-                Some(stored) => serde_json::from_slice(&stored.body)?,
-                None => Settings::default(),
-            };
-            control.send_if_modified(|control| {
-                let before = control.clone();
-                control.paused = settings.paused;
-                control.changes += u64::from(changed);
-                *control != before
+            let paused = paused(&*self.database, consumer).await?;
+            control.send_modify(|control| {
+                control.paused = paused;
+                control.changes += 1;
             });
         }
         Ok(())
     }
+}
+
+/// Why a consumer is paused, where it is.
+pub(super) async fn paused(database: &dyn Database, consumer: &str) -> Result<Option<String>> {
+    let stored = database.get(names::CONSUMERS, &[consumer]).await?.pop().flatten();
+    let Some(stored) = stored else { return Ok(None) };
+    Ok(serde_json::from_slice::<Settings>(&stored.body)?.paused)
 }

@@ -1,6 +1,6 @@
 //! Starting: what was checked is built, subscribed and run.
 
-use super::{App, Inner, Running, StartError, control::Watcher};
+use super::{App, Inner, Running, StartError, control::{Watcher, paused}};
 use crate::{
     handler::Shared,
     log_broker::LogBroker,
@@ -40,6 +40,8 @@ struct Building {
     vitals: Vec<(String, Arc<Vital>)>,
     controls: Vec<(Text, watch::Sender<Control>)>,
     manifests: Vec<Write>,
+    /// What operators did after this is to be obeyed; what they did before holds already.
+    seen: Position,
 }
 
 impl App {
@@ -58,7 +60,12 @@ impl App {
             Arc::new(LogBroker::new(database.clone(), self.clock.clone()))
         });
         let broker = self.broker.or(log).ok_or_else(|| Error::invalid("no broker"))?;
+        let seen = match &database {
+            Some((database, _)) => database.head().await?.stable,
+            None => Position::default(),
+        };
         let mut building = Building {
+            seen,
             database,
             broker,
             clock: self.clock,
@@ -127,7 +134,11 @@ impl Building {
         };
         let (receiver, settler) = self.broker.subscribe(subscription).await?;
         let vital = self.vital(&format!("consumer `{}`", spec.name));
-        let (control, _) = watch::channel(Control::default());
+        let paused = match &self.database {
+            Some((database, _)) => paused(&**database, &spec.name).await?,
+            None => None,
+        };
+        let (control, _) = watch::channel(Control { paused, changes: 0 });
         self.controls.push((spec.name.clone(), control.clone()));
         let means = Means {
             spec: Arc::new(spec),
@@ -234,8 +245,7 @@ impl Building {
                 controls: self.controls,
                 stop: self.stop.clone(),
             };
-            let seen = watcher.begin().await?;
-            self.tasks.spawn(watcher.run(seen));
+            self.tasks.spawn(watcher.run(self.seen));
             let vital = Arc::new(Vital::default());
             vital.partitions(1);
             self.vitals.push(("timers".into(), vital.clone()));

@@ -43,11 +43,12 @@ pub async fn every_reader_sees_every_entry_in_order<F: DatabaseFixture>(fixture:
 
 async fn write_many(database: Handle, writer: usize) {
     for number in 0..COMMITS {
-        let wanted =
-            Message { topic: Some("wanted".into()), ..message(&format!("{writer} {number:03} a")) };
-        let other = format!("{writer} {number:03} b");
-        accept(&database, writes([entry(wanted), append(&format!("s-{}", writer % 3), &other)]))
-            .await;
+        let (id, other) = (format!("{writer} {number:03} a"), format!("{writer} {number:03} b"));
+        let wanted = Message { topic: Some("wanted".into()), ..message(&id) };
+        let stream = format!("s-{}", writer % 3);
+        accept(&database, writes([entry(wanted), append(&stream, &other)])).await;
+        // Lets readers in between, also where a commit never waits.
+        tokio::task::yield_now().await;
     }
 }
 

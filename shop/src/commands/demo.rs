@@ -1,0 +1,259 @@
+//! `shop demo`.
+
+use super::{
+    child::GatewayChild, folder::Folder, out, place::Samples, serve::Outside, stand::Stand,
+    verify::table, visitor::Visitor,
+};
+use crate::{
+    audit::{End, Evidence, Invariant, Orders, Report, Source},
+    gateway::{Faults, Gateway},
+    ids::OrderId,
+    parts::{Needs, Part},
+    sample::{Fate, Sampler},
+};
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use sillage::{Clock as _, Database, SystemClock, ms, secs};
+use std::{
+    collections::BTreeSet,
+    io::{IsTerminal as _, Write as _},
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::TcpListener;
+
+/// How often it is looked at how far the orders are.
+const LOOK: Duration = ms(100);
+
+/// Place many orders, wait until all have ended, and audit the result.
+#[derive(clap::Args)]
+pub(super) struct Demo {
+    #[command(flatten)]
+    samples: Samples,
+    /// How many orders are placed at once.
+    #[arg(long, default_value_t = 64)]
+    at_once: usize,
+    /// The database, which should be empty; a fresh one in the data folder unless said.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The folder for the database, the ledger and the letters: emptied first.
+    #[arg(long, value_name = "DIR", default_value = "shop-data/demo")]
+    data: PathBuf,
+    #[command(flatten)]
+    outside: Outside,
+    /// Every charge of this sample customer fails, as if by a bug: its orders become dead letters,
+    /// and all others go on.
+    #[arg(long, value_name = "NUMBER")]
+    fail_customer: Option<u64>,
+    /// The gateway goes down after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    gateway_down_after: Option<u64>,
+    /// The gateway is down for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, requires = "gateway_down_after")]
+    gateway_down_for: u64,
+    /// How long to wait for the last order, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    time_limit: u64,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a demonstration shows.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    report: Report,
+    /// Orders that wait as dead letters, and are left out of the rest.
+    blocked: usize,
+    seconds: f64,
+    orders_per_second: f64,
+}
+
+impl Demo {
+    /// Whether everything held.
+    pub(super) async fn run(self) -> anyhow::Result<bool> {
+        let folder = Folder::at(&self.data);
+        folder.make()?;
+        folder.empty()?;
+        let child = GatewayChild::start(&folder.ledger()).await?;
+        let needs = self.outside.needs(&child.url, &folder)?;
+        let url = self.database.clone().unwrap_or_else(|| folder.database());
+        let database = sillage::connect(&url).await?;
+        let shown = self.show(&database, &folder, needs).await?;
+        if self.json {
+            out(serde_json::to_string(&shown)?);
+        } else {
+            out(table(&shown.report));
+            out(format_args!(
+                "  {:.1} s, {:.0} orders a second",
+                shown.seconds, shown.orders_per_second
+            ));
+        }
+        if shown.blocked > 0 {
+            say(&format!(
+                "{} orders wait as dead letters. Mend what fails, and send them back:\n  \
+                 sillage dlq list --database {url}",
+                shown.blocked
+            ));
+        }
+        for broken in shown.report.invariants.iter().filter(|invariant| !invariant.holds) {
+            say(&format!("broken: {}: {}", broken.name, broken.detail));
+        }
+        Ok(shown.report.holds())
+    }
+
+    async fn show(
+        &self,
+        database: &Arc<dyn Database>,
+        folder: &Folder,
+        needs: Needs,
+    ) -> anyhow::Result<Shown> {
+        let sampler = self.samples.sampler();
+        self.misbehave(&needs.gateway, &sampler).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let stand = Stand::open(database.clone(), &Part::all(), &needs, listener).await?;
+        let start = SystemClock.elapsed();
+        self.schedule_outage(&needs.gateway);
+        let meter = Meter::new(self.samples.orders);
+        let visitor = Visitor::of(&stand.url(), secs(30))?;
+        let placed = |n| meter.show("placed", n);
+        let visit = visitor.visit(sampler, self.samples.orders, self.at_once.max(1), placed);
+        visit.await.context("not every order could be placed")?;
+        let (ledger, letters) = (Source::Gateway(needs.gateway), folder.letters());
+        let look = Look { database: &**database, ledger, letters, blocked: self.blocked(&sampler) };
+        let orders = self.wait(&look, &meter).await?;
+        let seconds = SystemClock.elapsed().saturating_sub(start).as_secs_f64();
+        if orders.open() > look.blocked.len() {
+            stand.running.health().problems.iter().for_each(|problem| say(problem));
+        }
+        stand.close().await?;
+        let report = self.report(&look.gather(orders).await?, &sampler, &look.blocked);
+        #[allow(clippy::cast_precision_loss)] // there are not so many orders
+        let orders_per_second = report.orders as f64 / seconds;
+        Ok(Shown { report, blocked: look.blocked.len(), seconds, orders_per_second })
+    }
+
+    /// The orders that will not end by themselves.
+    fn blocked(&self, sampler: &Sampler) -> BTreeSet<OrderId> {
+        let of_it = |n: &u64| Some(sampler.customer_of(*n)) == self.fail_customer;
+        (0..self.samples.orders).filter(of_it).map(|n| sampler.order_id(n)).collect()
+    }
+
+    async fn misbehave(&self, gateway: &Gateway, sampler: &Sampler) -> anyhow::Result<()> {
+        let fail_customer = self.fail_customer.map(|n| sampler.customer_id(n));
+        let faults = Faults { fail_customer, ..Faults::default() };
+        gateway.misbehave(&faults).await.map_err(|failure| anyhow!("{failure}"))?;
+        Ok(())
+    }
+
+    fn schedule_outage(&self, gateway: &Gateway) {
+        let Some(after) = self.gateway_down_after else { return };
+        let (gateway, lasts) = (gateway.clone(), secs(self.gateway_down_for));
+        tokio::spawn(async move {
+            SystemClock.sleep(secs(after)).await;
+            say("the gateway goes down");
+            let _ = gateway.misbehave(&Faults { down: true, ..Faults::default() }).await;
+            SystemClock.sleep(lasts).await;
+            say("the gateway is back");
+            let _ = gateway.misbehave(&Faults::default()).await;
+        });
+    }
+
+    /// Waits until every order has ended that can, and everything that follows from it has
+    /// happened; at most for as long as was said.
+    async fn wait(&self, look: &Look<'_>, meter: &Meter) -> anyhow::Result<Orders> {
+        let until = SystemClock.elapsed() + secs(self.time_limit);
+        let mut orders = Orders::default();
+        loop {
+            orders.catch_up(look.database).await?;
+            let open = orders.open();
+            meter.show("ended", (orders.stories.len() - open) as u64);
+            let settled = open <= look.blocked.len()
+                && Report::of(&look.gather(orders.clone()).await?, &[]).holds();
+            if settled || SystemClock.elapsed() >= until {
+                meter.end();
+                return Ok(orders);
+            }
+            SystemClock.sleep(LOOK).await;
+        }
+    }
+
+    fn report(
+        &self,
+        evidence: &Evidence,
+        sampler: &Sampler,
+        blocked: &BTreeSet<OrderId>,
+    ) -> Report {
+        let ids = (0..self.samples.orders).map(|n| sampler.order_id(n));
+        let expected: Vec<_> = ids.filter(|id| !blocked.contains(id)).collect();
+        let mut report = Report::of(evidence, &expected);
+        let outage = self.gateway_down_after.map_or(0, |_| self.gateway_down_for);
+        if outage < self.outside.unpaid_after {
+            report.invariants.push(fates(evidence, sampler, self.samples.orders));
+        }
+        report
+    }
+}
+
+/// Declines and shortages follow from the order's own data, never from a race.
+fn fates(evidence: &Evidence, sampler: &Sampler, orders: u64) -> Invariant {
+    let wrong = (0..orders).find_map(|n| {
+        let (id, fate) = (sampler.order_id(n), sampler.fate(n));
+        let end = evidence.orders.stories.get(&id)?.ends.first()?;
+        ((*end == End::Completed) != (fate == Fate::Completed))
+            .then(|| format!("order {id} was to be {fate:?}, and ended {end:?}"))
+    });
+    let detail = wrong.clone().unwrap_or_else(|| format!("seed {}", sampler.seed));
+    Invariant { name: "every order ends as its own data says", holds: wrong.is_none(), detail }
+}
+
+/// Where the evidence is, and what is left out of it.
+struct Look<'a> {
+    database: &'a dyn Database,
+    ledger: Source,
+    letters: PathBuf,
+    blocked: BTreeSet<OrderId>,
+}
+
+impl Look<'_> {
+    async fn gather(&self, orders: Orders) -> anyhow::Result<Evidence> {
+        let gather = Evidence::gather(self.database, orders, &self.ledger, &self.letters);
+        let mut evidence = gather.await?;
+        evidence.orders.stories.retain(|id, _| !self.blocked.contains(id));
+        Ok(evidence)
+    }
+}
+
+/// What is not the result goes to stderr.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// How far it is, on a terminal.
+struct Meter {
+    of: u64,
+    visible: bool,
+}
+
+impl Meter {
+    fn new(of: u64) -> Self {
+        Meter { of, visible: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&self, what: &str, count: u64) {
+        if self.visible {
+            let tenths = usize::try_from(count * 30 / self.of.max(1)).unwrap_or(30).min(30);
+            let (full, rest) = ("█".repeat(tenths), "░".repeat(30 - tenths));
+            let _ = write!(std::io::stderr(), "\r{full}{rest} {count} of {} {what} ", self.of);
+        }
+    }
+
+    fn end(&self) {
+        if self.visible {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
