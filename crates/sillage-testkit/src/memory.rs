@@ -17,7 +17,10 @@ use sillage_core::{
 use state::State;
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -33,6 +36,7 @@ pub struct Memory {
 
 struct Shared {
     state: Mutex<State>,
+    batches: AtomicU64,
     frozen: watch::Sender<bool>,
     /// Says that the log may have grown or a timer may have been set.
     grown: watch::Sender<()>,
@@ -43,6 +47,7 @@ impl Memory {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
             state: Mutex::default(),
+            batches: AtomicU64::new(0),
             frozen: watch::Sender::new(false),
             grown: watch::Sender::new(()),
         };
@@ -69,6 +74,11 @@ impl Memory {
     /// Answers again, also what was asked in the meantime by callers that still wait.
     pub fn thaw(&self) {
         self.shared.frozen.send_replace(false);
+    }
+
+    /// How many batches of commits it was handed: what group commit saves is seen here.
+    pub fn batches(&self) -> u64 {
+        self.shared.batches.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,6 +108,7 @@ impl fmt::Debug for Memory {
 
 impl Database for Memory {
     fn commit(&self, batch: Vec<Commit>) -> BoxFuture<'_, Vec<Result<Committed, CommitError>>> {
+        self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.answer(move |state, now| {
             let wakes = batch.iter().flat_map(|commit| &commit.writes).any(wakes);
             let answers = batch.into_iter().map(|commit| state.commit(commit, now)).collect();

@@ -1,0 +1,201 @@
+//! Several processes sharing a consumer, and processes that die.
+
+mod common;
+
+use common::{Created, Harness, Invoiced, Probe, created};
+use sillage::{Filter, prelude::*};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+fn noting(log: &Probe, who: &'static str) -> Consumer {
+    let log = log.clone();
+    let handler = move |order: Created| {
+        let log = log.clone();
+        async move {
+            tokio::time::sleep(ms(50)).await;
+            log.note(&format!("{who} {} {}", order.order_id, order.note));
+            publish(Invoiced { order_id: format!("{} {}", order.order_id, order.note) })
+        }
+    };
+    Consumer::new("billing").on(handler)
+}
+
+async fn place(app: &Running, from: u32, to: u32) {
+    for n in from..to {
+        let all = (0..20).map(|key| {
+            publish(Created { note: format!("{n:03}"), ..created(&format!("k{key}")) })
+        });
+        app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
+    }
+}
+
+/// Each effect once, and per key in the order in which the orders were placed.
+async fn assert_once_and_in_order(harness: &Harness, count: usize) {
+    let names = vec!["invoice.sent".into()];
+    let filter = Filter { names, ..Filter::default() };
+    let page = harness.database().log(Position(0), &filter, 100_000).await.unwrap();
+    let mut keys: HashMap<String, Vec<String>> = HashMap::new();
+    for entry in &page.entries {
+        let (key, note) = {
+            let key = entry.key.as_ref().unwrap().to_string();
+            let (key, note) = key.split_once(' ').unwrap();
+            (key.to_owned(), note.to_owned())
+        };
+        keys.entry(key).or_default().push(note);
+    }
+    assert_eq!(page.entries.len(), count);
+    for (key, notes) in keys {
+        assert!(notes.is_sorted(), "{key}: {notes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_share_the_slots_and_hand_over_in_order() {
+    let (harness, log) = (Harness::new(), Probe::default());
+    let first = harness.start(noting(&log, "first")).await;
+    place(&first, 0, 10).await;
+    let second = harness.start(noting(&log, "second")).await;
+    place(&first, 10, 200).await;
+    harness.passed("shop/billing", 4000).await;
+    for who in ["first", "second"] {
+        assert!(log.notes().iter().any(|note| note.starts_with(who)), "{who} had nothing");
+    }
+    second.drain().await;
+    place(&first, 200, 210).await;
+    harness.passed("shop/billing", 4200).await;
+    first.drain().await;
+    assert_once_and_in_order(&harness, 4200).await;
+    harness.accounted("shop/billing", 4200).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seventeenth_process_waits_for_a_slot_and_says_so() {
+    let (harness, log) = (Harness::new(), Probe::default());
+    let mut apps = vec![];
+    for _ in 0..17 {
+        apps.push(harness.start(noting(&log, "x")).await);
+        harness.settle().await;
+    }
+    let waiting = || apps.iter().filter(|app| !app.health().notes.is_empty()).count();
+    harness.until(|| async { waiting() == 1 }).await;
+    for app in &apps {
+        app.drain().await;
+    }
+}
+
+/// A process that stops without draining, as by SIGKILL: its tasks are gone with its runtime.
+#[test]
+fn what_a_killed_process_held_is_handled_by_another_once() {
+    let harness = Arc::new(parking_harness());
+    let died = {
+        let harness = harness.clone();
+        std::thread::spawn(move || {
+            let runtime = paused_runtime();
+            runtime.block_on(async {
+                let app = harness.start(noting(&Probe::default(), "died")).await;
+                place(&app, 0, 50).await;
+                harness.passed("shop/billing", 100).await;
+            });
+            runtime.shutdown_background();
+        })
+    };
+    died.join().unwrap();
+    paused_runtime().block_on(async {
+        let app = harness.start(noting(&Probe::default(), "other")).await;
+        place(&app, 50, 60).await;
+        harness.passed("shop/billing", 1200).await;
+        app.drain().await;
+        assert_once_and_in_order(&harness, 1200).await;
+        harness.accounted("shop/billing", 1200).await;
+    });
+}
+
+fn parking_harness() -> Harness {
+    paused_runtime().block_on(async { Harness::new() })
+}
+
+fn paused_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+/// The process dies three times on one message: the fourth finds it a dead letter, and goes on.
+#[test]
+fn a_message_that_kills_the_process_becomes_a_dead_letter() {
+    let harness = Arc::new(parking_harness());
+    let calls = Arc::new(AtomicU32::new(0));
+    let log = Probe::default();
+    let start = async |harness: &Harness| {
+        let (calls, log) = (calls.clone(), log.clone());
+        let handler = move |order: Created| {
+            let (calls, log) = (calls.clone(), log.clone());
+            async move {
+                if order.order_id == "killer" {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    // Stands for the process that dies here: it never comes back.
+                    std::future::pending::<()>().await;
+                }
+                log.note(&order.order_id);
+            }
+        };
+        harness.start(Consumer::new("billing").on(handler).time_limit(hours(1))).await
+    };
+    for death in 1..=4 {
+        let runtime = paused_runtime();
+        runtime.block_on(async {
+            let app = start(&harness).await;
+            if death == 1 {
+                app.service("shop").commit(publish(created("killer"))).await.unwrap();
+            }
+            harness.until(|| async { calls.load(Ordering::SeqCst) >= death }).await;
+        });
+        runtime.shutdown_background();
+    }
+    paused_runtime().block_on(async {
+        let app = start(&harness).await;
+        let dead = harness.dead_letters_until(1).await;
+        assert!(dead[0].key.failure.contains("the process died 3 times"), "{:?}", dead[0].key);
+        app.service("shop").commit(publish(created("fine"))).await.unwrap();
+        log.reached("fine").await;
+        app.drain().await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_consumer_starts_is_stored_once() {
+    use sillage::Start;
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop")).await;
+    app.service("shop").commit(publish(created("old"))).await.unwrap();
+    app.drain().await;
+    let log = Probe::default();
+    let late = |log: &Probe| noting(log, "late").from(Start::Latest);
+    harness.start(late(&log)).await.drain().await;
+    let app = harness.start_service(Service::new("shop")).await;
+    app.service("shop").commit(publish(created("between"))).await.unwrap();
+    app.drain().await;
+    let app = harness.start(late(&log)).await;
+    app.service("shop").commit(publish(created("new"))).await.unwrap();
+    log.reached("late new ").await;
+    log.reached("late between ").await;
+    assert_eq!(log.notes().len(), 2, "{:?}", log.notes());
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_reaches_every_process() {
+    let harness = Harness::new();
+    let (one, two) = (Probe::default(), Probe::default());
+    let first = harness.start(noting(&one, "one").broadcast()).await;
+    let second = harness.start(noting(&two, "two").broadcast()).await;
+    harness.settle().await;
+    first.service("shop").commit(publish(created("o"))).await.unwrap();
+    one.reached("one o ").await;
+    two.reached("two o ").await;
+    first.drain().await;
+    second.drain().await;
+}
