@@ -93,6 +93,12 @@ impl Assigned {
         }
     }
 
+    /// Nothing came before that must be taken in before what comes now.
+    fn is_open(&self) -> bool {
+        let known = self.ready && self.lookups == 0 && self.looking.is_none();
+        known && self.held.is_empty() && self.careful == 0 && self.careful_left == 0
+    }
+
     /// A delivery that ran alone is finished.
     pub(super) fn careful_done(&mut self) {
         self.careful_left = self.careful_left.saturating_sub(1);
@@ -179,8 +185,7 @@ impl Member {
         if !assigned.owned || assigned.revoked.is_some() {
             return;
         }
-        let direct = assigned.ready && assigned.lookups == 0 && assigned.held.is_empty();
-        if direct && assigned.careful == 0 && assigned.careful_left == 0 {
+        if assigned.is_open() {
             for delivery in deliveries {
                 self.push(place, delivery, false);
             }
@@ -252,6 +257,8 @@ impl Member {
 
     /// Puts deliveries into lanes; those decided before are finished at once.
     fn push_all(&mut self, place: usize, batch: Vec<Delivery>, found: &[Option<Decision>]) {
+        // A whole batch or none of it: what runs alone must not be overtaken by its own batch.
+        let careful = self.partitions[place].careful > 0;
         for (index, delivery) in batch.into_iter().enumerate() {
             let assigned = &mut self.partitions[place];
             if found.get(index).is_some_and(Option::is_some) {
@@ -261,8 +268,7 @@ impl Member {
                 assigned.finished.push(offset);
                 continue;
             }
-            let careful = assigned.careful > 0;
-            assigned.careful -= usize::from(careful);
+            assigned.careful = assigned.careful.saturating_sub(1);
             self.push(place, delivery, careful);
         }
     }
