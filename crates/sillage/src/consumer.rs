@@ -145,10 +145,9 @@ impl Consumer {
     }
 
     fn add_topic(&mut self, topic: Option<&'static str>) {
-        if let Some(topic) = topic {
-            if !self.topics.iter().any(|known| **known == *topic) {
-                self.topics.push(topic.into());
-            }
+        let known = |topic: &&str| self.topics.iter().any(|known| **known == **topic);
+        if let Some(topic) = topic.filter(|topic| !known(topic)) {
+            self.topics.push(topic.into());
         }
     }
 

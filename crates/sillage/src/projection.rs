@@ -35,9 +35,11 @@ use tokio::sync::watch;
 
 /// What an event does to a view.
 enum Fold<D> {
-    Change(Box<dyn Fn(&Recorded) -> Result<(Key, Changed<D>), DecodeError> + Send + Sync>),
-    Delete(Box<dyn Fn(&Recorded) -> Result<Key, DecodeError> + Send + Sync>),
+    Change(Reading<(Key, Changed<D>)>),
+    Delete(Reading<Key>),
 }
+
+type Reading<T> = Box<dyn Fn(&Recorded) -> Result<T, DecodeError> + Send + Sync>;
 
 type Changed<D> = Box<dyn FnOnce(&mut D) + Send>;
 

@@ -1,8 +1,10 @@
 //! What users of consumers rely on, on the reference database with virtual time.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
+
 mod common;
 
-use common::{Created, Invoiced, Harness, created, Probe};
+use common::{Created, Harness, Invoiced, Probe, created};
 use sillage::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -99,8 +101,8 @@ async fn a_failing_key_is_parked_and_others_flow_and_redrive_keeps_order() {
     for n in 1..=3 {
         let note = n.to_string();
         let (bad, good) = (created("bad"), created("good"));
-        let both = publish(Created { note: note.clone(), ..bad })
-            .and(publish(Created { note, ..good }));
+        let both =
+            publish(Created { note: note.clone(), ..bad }).and(publish(Created { note, ..good }));
         shop.commit(both).await.unwrap();
     }
     log.reached("good 3").await;
@@ -184,8 +186,7 @@ async fn a_handler_over_its_time_limit_fails() {
         std::future::pending::<()>().await;
     }
     let harness = Harness::new();
-    let consumer =
-        Consumer::new("billing").on(handler).retry(Retry::never()).time_limit(secs(2));
+    let consumer = Consumer::new("billing").on(handler).retry(Retry::never()).time_limit(secs(2));
     let app = harness.start(consumer).await;
     app.service("shop").commit(publish(created("slow"))).await.unwrap();
     let dead = harness.dead_letters_until(1).await;

@@ -1,5 +1,7 @@
 //! Several processes sharing a consumer, and processes that die.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
+
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
@@ -27,9 +29,8 @@ fn noting(log: &Probe, who: &'static str) -> Consumer {
 
 async fn place(app: &Running, from: u32, to: u32) {
     for n in from..to {
-        let all = (0..20).map(|key| {
-            publish(Created { note: format!("{n:03}"), ..created(&format!("k{key}")) })
-        });
+        let all = (0..20)
+            .map(|key| publish(Created { note: format!("{n:03}"), ..created(&format!("k{key}")) }));
         app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! Deciders, documents, projections and timers, on the reference database with virtual time.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
+
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
@@ -213,11 +215,12 @@ async fn a_poison_event_pauses_the_projection_and_says_so() {
     app.drain().await;
 }
 
+async fn remind(order: Created) -> Effects {
+    schedule(after(mins(15)), "unpaid", Invoiced { order_id: order.order_id })
+}
+
 fn reminding(log: &Probe) -> Consumer {
     let log = log.clone();
-    async fn remind(order: Created) -> Effects {
-        schedule(after(mins(15)), "unpaid", Invoiced { order_id: order.order_id })
-    }
     let due = move |due: Invoiced| {
         let log = log.clone();
         async move { log.note(&due.order_id) }
@@ -280,7 +283,9 @@ async fn mistakes_in_an_app_are_told_before_it_starts() {
     let app = App::new(harness.database())
         .service(Service::new("shop").consumer(consumer).consumer(Consumer::new("empty")));
     let told = app.check().unwrap_err().to_string();
-    for part in ["State<u8>", "two handlers for `order.created`", "`Billing`", "`empty` has no topic"] {
+    for part in
+        ["State<u8>", "two handlers for `order.created`", "`Billing`", "`empty` has no topic"]
+    {
         assert!(told.contains(part), "`{part}` is missing in: {told}");
     }
     let head = harness.memory.log(Position(0), &Filter::default(), 1).await.unwrap();

@@ -131,7 +131,7 @@ impl Admin {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let (_, mut commit) = Key::restore(key, &skipped, self.clock.now())?;
+        let (_, mut commit) = Key::restore(key.as_ref(), &skipped, self.clock.now())?;
         let (collection, expected) = (Text::from(names::SKIPPED), Some(stored.version));
         let id = stored.id.clone();
         commit.conditions.push(Condition::Document {

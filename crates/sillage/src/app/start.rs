@@ -1,6 +1,9 @@
 //! Starting: what was checked is built, subscribed and run.
 
-use super::{App, Inner, Running, StartError, control::{Watcher, paused}};
+use super::{
+    App, Inner, Running, StartError,
+    control::{Watcher, paused},
+};
 use crate::{
     handler::Shared,
     log_broker::LogBroker,

@@ -260,9 +260,9 @@ impl Settler for Slots {
 
     fn resume(&self, partitions: &[Partition]) -> Result<()> {
         let mut state = self.state();
-        partitions.iter().for_each(|partition| {
+        for partition in partitions {
             state.paused.remove(&partition.number);
-        });
+        }
         drop(state);
         self.notify.notify_one();
         Ok(())

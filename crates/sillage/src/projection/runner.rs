@@ -125,13 +125,11 @@ impl Runner {
             }
         }
         self.seen(reader.at);
-        match poison {
-            Some(poison) => self.paused(&poison).await,
-            None => {
-                self.vital.problem("projection", None);
-                Ok(true)
-            }
+        if let Some(poison) = poison {
+            return self.paused(&poison).await;
         }
+        self.vital.problem("projection", None);
+        Ok(true)
     }
 
     /// Only the service's own entries and the topics it follows.
@@ -182,9 +180,8 @@ impl Runner {
                 reader.stored_at = self.clock.elapsed();
                 Ok(true)
             }
-            Err(CommitError::Conflict { .. } | CommitError::Fenced) => Ok(false),
             Err(CommitError::Rejected(error) | CommitError::Failed(error)) => Err(error),
-            Err(CommitError::AlreadyHandled) => Ok(false),
+            Err(_) => Ok(false),
         }
     }
 

@@ -78,7 +78,7 @@ impl Hasher for Plain {
 pub(crate) struct Lanes {
     hasher: RandomState,
     names: HashMap<u64, LaneId, BuildHasherDefault<Plain>>,
-    lanes: Vec<Lane>,
+    all: Vec<Lane>,
     free: Vec<LaneId>,
     ready: VecDeque<LaneId>,
     waiting: BinaryHeap<Reverse<(Duration, LaneId, u32)>>,
@@ -95,8 +95,8 @@ impl Lanes {
     pub(crate) fn push(&mut self, name: Option<u64>, work: Work) {
         let lane = self.lane(name);
         self.works += 1;
-        self.lanes[lane.0].queue.push_back(work);
-        if self.lanes[lane.0].state == State::Idle {
+        self.all[lane.0].queue.push_back(work);
+        if self.all[lane.0].state == State::Idle {
             self.make_ready(lane);
         }
     }
@@ -104,7 +104,7 @@ impl Lanes {
     /// Makes the named lane run although nothing may be queued in it: something parked is due.
     pub(crate) fn wake(&mut self, name: u64) {
         let lane = self.lane(Some(name));
-        if matches!(self.lanes[lane.0].state, State::Idle | State::Waiting) {
+        if matches!(self.all[lane.0].state, State::Idle | State::Waiting) {
             self.make_ready(lane);
         }
     }
@@ -115,11 +115,11 @@ impl Lanes {
         }
         let lane = self.free.pop().unwrap_or_else(|| {
             let (queue, state) = (VecDeque::new(), State::Free);
-            self.lanes.push(Lane { name: None, queue, state, turn: 0 });
-            LaneId(self.lanes.len() - 1)
+            self.all.push(Lane { name: None, queue, state, turn: 0 });
+            LaneId(self.all.len() - 1)
         });
-        self.lanes[lane.0].name = name;
-        self.lanes[lane.0].state = State::Idle;
+        self.all[lane.0].name = name;
+        self.all[lane.0].state = State::Idle;
         if let Some(name) = name {
             self.names.insert(name, lane);
         }
@@ -127,42 +127,42 @@ impl Lanes {
     }
 
     fn make_ready(&mut self, lane: LaneId) {
-        self.lanes[lane.0].state = State::Ready;
-        self.lanes[lane.0].turn = self.lanes[lane.0].turn.wrapping_add(1);
+        self.all[lane.0].state = State::Ready;
+        self.all[lane.0].turn = self.all[lane.0].turn.wrapping_add(1);
         self.ready.push_back(lane);
     }
 
     /// The lane that waited longest; it is busy until [`Lanes::rest`] or [`Lanes::wait`].
     pub(crate) fn next(&mut self) -> Option<LaneId> {
         let lane = self.ready.pop_front()?;
-        self.lanes[lane.0].state = State::Busy;
+        self.all[lane.0].state = State::Busy;
         Some(lane)
     }
 
     /// The delivery at the head of a lane.
     pub(crate) fn front(&mut self, lane: LaneId) -> Option<&mut Work> {
-        self.lanes[lane.0].queue.front_mut()
+        self.all[lane.0].queue.front_mut()
     }
 
     /// The name of a lane, for waking it again.
     pub(crate) fn name_of(&self, lane: LaneId) -> Option<u64> {
-        self.lanes[lane.0].name
+        self.all[lane.0].name
     }
 
     /// Takes the delivery at the head of a lane.
     pub(crate) fn pop(&mut self, lane: LaneId) -> Option<Work> {
-        let work = self.lanes[lane.0].queue.pop_front();
+        let work = self.all[lane.0].queue.pop_front();
         self.works -= usize::from(work.is_some());
         work
     }
 
     /// A busy lane is no longer: it goes to the end of the line, or is gone when empty.
     pub(crate) fn rest(&mut self, lane: LaneId) {
-        if self.lanes[lane.0].queue.is_empty() {
-            if let Some(name) = self.lanes[lane.0].name.take() {
+        if self.all[lane.0].queue.is_empty() {
+            if let Some(name) = self.all[lane.0].name.take() {
                 self.names.remove(&name);
             }
-            self.lanes[lane.0].state = State::Free;
+            self.all[lane.0].state = State::Free;
             self.free.push(lane);
         } else {
             self.make_ready(lane);
@@ -171,20 +171,20 @@ impl Lanes {
 
     /// A busy lane waits until then, and holds no slot meanwhile.
     pub(crate) fn wait(&mut self, lane: LaneId, until: Duration) {
-        self.lanes[lane.0].state = State::Waiting;
-        self.lanes[lane.0].turn = self.lanes[lane.0].turn.wrapping_add(1);
-        self.waiting.push(Reverse((until, lane, self.lanes[lane.0].turn)));
+        self.all[lane.0].state = State::Waiting;
+        self.all[lane.0].turn = self.all[lane.0].turn.wrapping_add(1);
+        self.waiting.push(Reverse((until, lane, self.all[lane.0].turn)));
     }
 
     /// Makes lanes ready whose time has come.
     pub(crate) fn due(&mut self, now: Duration) {
         while let Some(Reverse((until, lane, turn))) = self.waiting.peek().copied() {
-            let current = self.lanes[lane.0].turn == turn;
+            let current = self.all[lane.0].turn == turn;
             if current && until > now {
                 return;
             }
             self.waiting.pop();
-            if current && self.lanes[lane.0].state == State::Waiting {
+            if current && self.all[lane.0].state == State::Waiting {
                 self.make_ready(lane);
             }
         }
@@ -202,7 +202,7 @@ impl Lanes {
 
     /// Whether a delivery of that assignment is being handled or committed.
     pub(crate) fn has_busy(&self, partition: usize, assignment: u64) -> bool {
-        self.lanes.iter().filter(|lane| lane.state == State::Busy).any(|lane| {
+        self.all.iter().filter(|lane| lane.state == State::Busy).any(|lane| {
             let front = lane.queue.front();
             front.is_some_and(|work| (work.partition, work.assignment) == (partition, assignment))
         })
@@ -210,15 +210,15 @@ impl Lanes {
 
     /// The key of the delivery at that offset, for people.
     pub(crate) fn key_at(&self, offset: Offset) -> Option<String> {
-        let fronts = self.lanes.iter().filter_map(|lane| lane.queue.front());
+        let fronts = self.all.iter().filter_map(|lane| lane.queue.front());
         let message = fronts.map(|work| &work.delivery).find(|d| d.offset == offset)?;
         Some(message.message.key.as_ref().map_or_else(|| "(none)".into(), ToString::to_string))
     }
 
     /// Drops what an assignment brought; busy lanes end by themselves.
     pub(crate) fn purge(&mut self, partition: usize, assignment: u64) {
-        for index in 0..self.lanes.len() {
-            let lane = &mut self.lanes[index];
+        for index in 0..self.all.len() {
+            let lane = &mut self.all[index];
             let before = lane.queue.len();
             let keep = |work: &Work| (work.partition, work.assignment) != (partition, assignment);
             // The head of a busy lane stays until its outcome is known.

@@ -296,9 +296,10 @@ impl Member {
         let under = works <= self.means.spec.window / 2;
         if (over && !self.throttled) || (under && self.throttled) {
             let partitions: Vec<_> = self.owned().map(|owned| owned.partition.clone()).collect();
-            let done = match over {
-                true => self.settler.pause(&partitions),
-                false => self.settler.resume(&partitions),
+            let done = if over {
+                self.settler.pause(&partitions)
+            } else {
+                self.settler.resume(&partitions)
             };
             match done {
                 Ok(()) => self.throttled = over,

@@ -232,15 +232,15 @@ impl Key {
 
     /// An operator takes back a skip: the delivery is the head again, dead, before all others.
     pub(crate) fn restore(
-        key: Option<Self>,
+        key: Option<&Self>,
         skipped: &Skipped,
         now: Timestamp,
     ) -> Result<(Self, Commit)> {
-        let mut next = key.clone().unwrap_or_else(|| {
+        let mut next = key.cloned().unwrap_or_else(|| {
             let state = ParkedKey { head: 1, tail: 1, bytes: 0, ..skipped.key.clone() };
             Key { id: skipped.key_id.clone(), version: None, state }
         });
-        let mut commit = key.as_ref().unwrap_or(&next).change();
+        let mut commit = key.unwrap_or(&next).change();
         let delivery = next.delivered(&skipped.parked);
         commit.conditions.push(Condition::Decided(delivery, Decision::Skipped));
         next.state =

@@ -47,7 +47,7 @@ impl Wake for SlotWaker {
 
 /// The slots of one member.
 pub(crate) struct Slots {
-    slots: Vec<Slot>,
+    all: Vec<Slot>,
     free: Vec<SlotId>,
     woken: Arc<Woken>,
     polling: Vec<SlotId>,
@@ -62,7 +62,7 @@ impl Slots {
             running: false,
         };
         let free = (0..count).rev().collect();
-        Slots { slots: (0..count).map(slot).collect(), free, woken, polling: vec![] }
+        Slots { all: (0..count).map(slot).collect(), free, woken, polling: vec![] }
     }
 
     /// Whether something can be started.
@@ -77,7 +77,7 @@ impl Slots {
         make: impl FnOnce(&mut ReusableBoxFuture<'static, Handled>),
     ) -> Option<Result<Handled, SlotId>> {
         let id = *self.free.last()?;
-        let slot = &mut self.slots[id];
+        let slot = &mut self.all[id];
         make(&mut slot.future);
         match slot.future.poll(&mut Context::from_waker(&slot.waker)) {
             Poll::Ready(handled) => Some(Ok(handled)),
@@ -97,7 +97,7 @@ impl Slots {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(SlotId, Handled)> {
         loop {
             while let Some(id) = self.polling.pop() {
-                let slot = &mut self.slots[id];
+                let slot = &mut self.all[id];
                 if !slot.running {
                     continue;
                 }
@@ -121,7 +121,7 @@ impl Slots {
 
     /// Drops what runs in a slot before its end.
     pub(crate) fn stop(&mut self, id: SlotId) {
-        let slot = &mut self.slots[id];
+        let slot = &mut self.all[id];
         if std::mem::take(&mut slot.running) {
             slot.future.set(pending());
             self.free.push(id);

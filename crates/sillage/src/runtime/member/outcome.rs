@@ -36,14 +36,14 @@ impl Member {
         if let Some(run) = self.runs[slot].take() {
             let limit = self.means.spec.time_limit;
             let why = format!("the handler did not end within its time limit of {limit:?}");
-            self.failed(run.lane, run.parked, Failure::transient(why));
+            self.failed(run.lane, run.parked, &Failure::transient(why));
         }
     }
 
     pub(super) fn handled(&mut self, lane: LaneId, parked: Head, handled: Handled) {
         let effects = match handled.result {
             Ok(effects) => effects,
-            Err(failure) => return self.failed(lane, parked, failure),
+            Err(failure) => return self.failed(lane, parked, &failure),
         };
         self.kill_switch.handled(self.means.clock.elapsed());
         if effects.is_empty() && handled.conditions.is_empty() && parked.is_none() {
@@ -52,7 +52,7 @@ impl Member {
         match self.handling(lane, parked.as_ref(), effects, handled.conditions) {
             Ok((commit, pending)) if self.means.committer.is_some() => self.commit(commit, pending),
             Ok((commit, _)) => self.publish(lane, commit),
-            Err(failure) => self.failed(lane, parked, failure),
+            Err(failure) => self.failed(lane, parked, &failure),
         }
     }
 
@@ -109,7 +109,7 @@ impl Member {
         self.means.vital.problem("database", problem);
         match pending {
             Pending::Handled(lane) => self.committed(lane, answer),
-            Pending::Guarded(lane) => self.guarded(lane, answer),
+            Pending::Guarded(lane) => self.guarded(lane, &answer),
             Pending::Parked(lane, key) => self.parked(lane, key, answer),
             Pending::Popped(lane, name, next) => self.popped(lane, name, next, answer),
             Pending::Noted(lane, key) => self.noted(lane, key, answer),
@@ -123,7 +123,7 @@ impl Member {
             Ok(_) => self.finish(lane, Fate::Done),
             Err(CommitError::AlreadyHandled) => self.finish(lane, Fate::Duplicate),
             Err(CommitError::Rejected(error)) => {
-                self.failed(lane, None, Failure::permanent(error));
+                self.failed(lane, None, &Failure::permanent(error));
             }
             Err(CommitError::Fenced) => self.fenced(lane),
             Err(CommitError::Conflict { .. }) => self.rerun(lane, RERUNS),
@@ -131,7 +131,7 @@ impl Member {
         }
     }
 
-    fn guarded(&mut self, lane: LaneId, answer: Answer) {
+    fn guarded(&mut self, lane: LaneId, answer: &Answer) {
         match answer {
             Ok(_) => {
                 if let Some(work) = self.lanes.front(lane) {
@@ -170,7 +170,7 @@ impl Member {
         self.lanes.rest(lane);
     }
 
-    pub(super) fn failed(&mut self, lane: LaneId, parked: Head, failure: Failure) {
+    pub(super) fn failed(&mut self, lane: LaneId, parked: Head, failure: &Failure) {
         let now = self.means.clock.elapsed();
         if let Class::Unavailable(dependency) = &failure.class {
             let why = format!("`{dependency}` is unavailable: {failure}");
@@ -181,7 +181,7 @@ impl Member {
             };
         }
         if let Some((_, message)) = parked {
-            return self.failed_again(lane, &message, &failure);
+            return self.failed_again(lane, &message, failure);
         }
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let attempt = work.attempt;
@@ -191,13 +191,13 @@ impl Member {
             tracing::debug!(consumer = %self.means.spec.name, attempt, %failure, "tried in vain");
             return self.lanes.wait(lane, now + delay);
         }
-        if self.pause_instead(lane, &failure) {
+        if self.pause_instead(lane, failure) {
             return;
         }
         if self.means.committer.is_none() {
-            return self.publish_dead(lane, &failure);
+            return self.publish_dead(lane, failure);
         }
-        self.park(lane, next, &failure);
+        self.park(lane, next, failure);
     }
 
     /// The kill switch: after a bad deployment nothing more is parked, the consumer pauses.
@@ -288,7 +288,7 @@ impl Member {
         match refused {
             None => self.finish(lane, if dead { Fate::Parked } else { Fate::Done }),
             Some(PublishError::Refused(error)) if !dead => {
-                self.failed(lane, None, Failure::permanent(error));
+                self.failed(lane, None, &Failure::permanent(error));
             }
             Some(error) => {
                 tracing::warn!(consumer = %self.means.spec.name, %error, "publishing failed");

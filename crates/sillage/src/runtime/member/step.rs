@@ -66,9 +66,9 @@ impl Member {
         } else if let Some(work) = self.lanes.front(lane) {
             attempt = work.attempt;
         }
-        let mut context = Context::new(message, attempt, self.means.shared.clone());
-        context.redrives = redrives;
-        match self.slots.start(|slot| handler.start(context, slot)) {
+        let mut delivered = Context::new(message, attempt, self.means.shared.clone());
+        delivered.redrives = redrives;
+        match self.slots.start(|slot| handler.start(delivered, slot)) {
             Some(Ok(handled)) => self.handled(lane, parked, handled),
             Some(Err(slot)) => {
                 let until = now + self.means.spec.time_limit;
@@ -98,7 +98,7 @@ impl Member {
              away to pass over what is not known",
             self.means.spec.name, message.name
         );
-        self.failed(lane, parked, Failure::permanent(why));
+        self.failed(lane, parked, &Failure::permanent(why));
     }
 
     /// After a crash: notes that this delivery is tried now, before its handler runs.
@@ -111,11 +111,11 @@ impl Member {
         assigned.guard = Some(Guard { offset, deaths });
         if deaths >= DEATHS {
             let why = format!("the process died {deaths} times while it handled this message");
-            return self.failed(lane, None, Failure::permanent(why));
+            return self.failed(lane, None, &Failure::permanent(why));
         }
         match self.mark(place, true) {
             Ok(commit) => self.commit(commit, Pending::Guarded(lane)),
-            Err(failure) => self.failed(lane, None, failure),
+            Err(failure) => self.failed(lane, None, &failure),
         }
     }
 
@@ -128,13 +128,11 @@ impl Member {
                 _ => None,
             })
             .collect();
-        match messages {
-            Some(messages) => self.send_out(lane, false, messages),
-            None => {
-                let why = "without a database a handler can only publish and send";
-                self.failed(lane, None, Failure::permanent(why));
-            }
+        if let Some(messages) = messages {
+            return self.send_out(lane, false, messages);
         }
+        let why = "without a database a handler can only publish and send";
+        self.failed(lane, None, &Failure::permanent(why));
     }
 
     /// Without a database: dead letters go to the topic `<consumer>.dead-letters`.
