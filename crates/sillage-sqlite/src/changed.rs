@@ -1,11 +1,11 @@
-//! Tells those who wait that the log has grown: at once for commits of this process, after at most
+//! Tells those who wait that the log has grown: at once for commits of this process, after some
 //! 20 ms for those of others.
 
 use crate::{error::describe, file, rows};
 use rusqlite::Connection;
 use sillage_core::{Clock, Position, Result};
 use std::{path::Path, sync::Arc, time::Duration};
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 
 /// How often other processes' commits are looked for, while somebody waits.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -29,28 +29,26 @@ pub(crate) struct Changes {
 /// A connection that sees others' commits by a counter in shared memory.
 struct Lookout {
     connection: Connection,
-    data_version: i64,
+    data_version: Option<i64>,
+    seen: watch::Sender<Seen>,
 }
 
 impl Changes {
     pub(crate) fn new(path: &Path, clock: Arc<dyn Clock>) -> Result<Changes> {
+        let (seen, _) = watch::channel(Seen::default());
         let open = || {
             let connection = file::reader(path)?;
-            let mut lookout = Lookout { connection, data_version: -1 };
-            let seen = lookout.look()?.unwrap_or_default();
-            Ok((lookout, seen))
+            let mut lookout = Lookout { connection, data_version: None, seen: seen.clone() };
+            lookout.look()?;
+            Ok(Arc::new(Mutex::new(lookout)))
         };
-        let (lookout, seen) = open().map_err(|error| describe(path, &error))?;
-        let (seen, _) = watch::channel(seen);
-        Ok(Changes { seen, lookout: Arc::new(Mutex::new(lookout)), clock })
+        let lookout = open().map_err(|error| describe(path, &error))?;
+        Ok(Changes { seen, lookout, clock })
     }
 
     /// Wakes those whom this concerns.
     pub(crate) fn publish(&self, new: Seen) {
-        self.seen.send_if_modified(|seen| {
-            let grown = Seen { head: seen.head.max(new.head), timers: seen.timers.max(new.timers) };
-            std::mem::replace(seen, grown) != grown
-        });
+        publish(&self.seen, new);
     }
 
     /// Completes when the log has grown past `position`, or a timer was set since this call.
@@ -66,44 +64,42 @@ impl Changes {
         }
     }
 
-    /// One of those who wait looks out for all; ends only if it cannot.
+    /// One of those who wait looks out for all; ends only with the runtime.
     async fn look_out(&self) {
         let mut lookout = self.lookout.clone().lock_owned().await;
         loop {
-            let looked = tokio::task::spawn_blocking(|| look(lookout)).await;
-            let Ok((returned, seen)) = looked else { return };
+            // What is found is published in there: this future may be dropped meanwhile.
+            let looked = tokio::task::spawn_blocking(move || {
+                if let Err(error) = lookout.look() {
+                    // Whatever it is, readers will meet it and say so.
+                    tracing::debug!(%error, "cannot look for other processes' commits");
+                }
+                lookout
+            });
+            let Ok(returned) = looked.await else { return };
             lookout = returned;
-            match seen {
-                Ok(Some(seen)) => self.publish(seen),
-                Ok(None) => {}
-                // Whatever it is, readers will meet it and say so.
-                Err(error) => tracing::debug!(%error, "cannot look for other processes' commits"),
-            }
             self.clock.sleep(INTERVAL).await;
         }
     }
 }
 
-type Looked = (OwnedMutexGuard<Lookout>, rusqlite::Result<Option<Seen>>);
-
-fn look(mut lookout: OwnedMutexGuard<Lookout>) -> Looked {
-    let seen = lookout.look();
-    (lookout, seen)
+impl Lookout {
+    /// Publishes what is to be seen now, if anything was committed since it looked last.
+    fn look(&mut self) -> rusqlite::Result<()> {
+        let data_version =
+            self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
+        if self.data_version != Some(data_version) {
+            let mut statement = self.connection.prepare_cached(include_str!("sql/seen.sql"))?;
+            publish(&self.seen, statement.query_row([], rows::seen)?);
+            self.data_version = Some(data_version);
+        }
+        Ok(())
+    }
 }
 
-impl Lookout {
-    /// What is to be seen now; `None` if nothing was committed since it was asked last.
-    fn look(&mut self) -> rusqlite::Result<Option<Seen>> {
-        let data_version: i64 =
-            self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
-        if data_version == self.data_version {
-            return Ok(None);
-        }
-        let mut statement = self.connection.prepare_cached(include_str!("sql/seen.sql"))?;
-        let seen = statement.query_row([], |row| {
-            Ok(Seen { head: rows::unsigned(row, 0)?, timers: rows::unsigned(row, 1)? })
-        })?;
-        self.data_version = data_version;
-        Ok(Some(seen))
-    }
+fn publish(seen: &watch::Sender<Seen>, new: Seen) {
+    seen.send_if_modified(|seen| {
+        let grown = Seen { head: seen.head.max(new.head), timers: seen.timers.max(new.timers) };
+        std::mem::replace(seen, grown) != grown
+    });
 }

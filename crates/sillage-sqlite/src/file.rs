@@ -55,7 +55,7 @@ fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", false)?;
-    // Fewer, larger checkpoints: a quarter more commits a second.
+    // The log is moved into the file less often, in larger parts: a quarter more commits a second.
     connection.pragma_update(None, "wal_autocheckpoint", 10_000)?;
     Ok(connection)
 }

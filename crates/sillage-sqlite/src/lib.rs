@@ -21,6 +21,7 @@
 //!
 //! The database's time is the [`Clock`]'s: processes that share a file run on one machine.
 
+mod accept;
 mod changed;
 mod commit;
 mod error;
@@ -47,7 +48,7 @@ use std::{
     time::Duration,
 };
 use uuid::Uuid;
-use writer::{Desk, Writer};
+use writer::{Context, Writer};
 
 /// A Sillage database in one `SQLite` file.
 ///
@@ -83,8 +84,9 @@ impl Sqlite {
         enlarged.map_err(|error| error::describe(&path, &error))?;
         let changes = Arc::new(Changes::new(&path, clock.clone())?);
         let leases = Leases::open(path.clone())?;
-        let desk = Desk { path: path.clone(), clock: clock.clone(), changes: changes.clone() };
-        let writer = Writer::start(connection, desk)?;
+        let context =
+            Context { path: path.clone(), clock: clock.clone(), changes: changes.clone() };
+        let writer = Writer::start(connection, context)?;
         let readers = Readers::new(path.clone());
         Ok(Sqlite { path, clock, readers, leases, changes, writer })
     }

@@ -1,6 +1,9 @@
 //! The writer's statements, prepared once and held: one method each.
 
-use crate::rows::{self, signed};
+use crate::{
+    changed::Seen,
+    rows::{self, signed},
+};
 use rusqlite::{Connection, OptionalExtension, PrepFlags, Row, Statement};
 use sillage_core::{Decision, Delivered, Epoch, Message, MessageId, Timestamp, Version};
 
@@ -16,7 +19,8 @@ pub(crate) struct Statements<'c> {
     seen: Statement<'c>,
     decision: Statement<'c>,
     known: Statement<'c>,
-    stream_version: Statement<'c>,
+    stream_place: Statement<'c>,
+    new_stream: Statement<'c>,
     document_version: Statement<'c>,
     document_below: Statement<'c>,
     lease_epoch: Statement<'c>,
@@ -41,7 +45,8 @@ impl<'c> Statements<'c> {
             seen: prepare(include_str!("sql/seen.sql"))?,
             decision: prepare(include_str!("sql/decision.sql"))?,
             known: prepare(include_str!("sql/known.sql"))?,
-            stream_version: prepare(include_str!("sql/stream_version.sql"))?,
+            stream_place: prepare(include_str!("sql/stream_place.sql"))?,
+            new_stream: prepare(include_str!("sql/new_stream.sql"))?,
             document_version: prepare(include_str!("sql/document_version.sql"))?,
             document_below: prepare(include_str!("sql/document_below.sql"))?,
             lease_epoch: prepare(include_str!("sql/lease_epoch.sql"))?,
@@ -70,9 +75,9 @@ impl<'c> Statements<'c> {
         done
     }
 
-    /// The end of the log, and how often timers were set.
-    pub(crate) fn seen(&mut self) -> rusqlite::Result<(u64, u64)> {
-        self.seen.query_row([], |row| Ok((rows::unsigned(row, 0)?, rows::unsigned(row, 1)?)))
+    /// What others may see before this transaction.
+    pub(crate) fn seen(&mut self) -> rusqlite::Result<Seen> {
+        self.seen.query_row([], rows::seen)
     }
 
     pub(crate) fn decision(&mut self, of: &Delivered) -> rusqlite::Result<Option<Decision>> {
@@ -84,8 +89,19 @@ impl<'c> Statements<'c> {
         self.known.exists((id.as_str(), source))
     }
 
-    pub(crate) fn stream_version(&mut self, stream: &str) -> rusqlite::Result<Option<Version>> {
-        self.stream_version.query_row([stream], version).optional()
+    /// Where the stream stands.
+    pub(crate) fn stream_place(&mut self, stream: &str) -> rusqlite::Result<Option<Place>> {
+        let place = |row: &Row<'_>| Ok((row.get(0)?, Version(rows::unsigned(row, 1)?)));
+        self.stream_place.query_row([stream], place).optional()
+    }
+
+    /// A stream with version 1; answers its number.
+    pub(crate) fn new_stream(&mut self, stream: &str) -> rusqlite::Result<i64> {
+        self.new_stream.insert([stream])
+    }
+
+    pub(crate) fn grow_stream(&mut self, id: i64, version: Version) -> rusqlite::Result<()> {
+        self.grow_stream.execute((id, signed(version.0))).map(|_| ())
     }
 
     pub(crate) fn document_version(
@@ -93,6 +109,7 @@ impl<'c> Statements<'c> {
         collection: &str,
         id: &str,
     ) -> rusqlite::Result<Option<Version>> {
+        let version = |row: &Row<'_>| rows::unsigned(row, 0).map(Version);
         self.document_version.query_row((collection, id), version).optional()
     }
 
@@ -109,12 +126,6 @@ impl<'c> Statements<'c> {
 
     pub(crate) fn lease_epoch(&mut self, name: &str) -> rusqlite::Result<Option<Epoch>> {
         self.lease_epoch.query_row([name], |row| Ok(Epoch(rows::unsigned(row, 0)?))).optional()
-    }
-
-    /// The place of the stream's next entry.
-    pub(crate) fn grow_stream(&mut self, stream: &str) -> rusqlite::Result<Place> {
-        self.grow_stream
-            .query_row([stream], |row| Ok((row.get(0)?, Version(rows::unsigned(row, 1)?))))
     }
 
     /// Adds an entry to the log and answers its position.
@@ -188,8 +199,4 @@ impl<'c> Statements<'c> {
     pub(crate) fn timers_set(&mut self) -> rusqlite::Result<u64> {
         self.timers_set.query_row([], |row| rows::unsigned(row, 0))
     }
-}
-
-fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
-    rows::unsigned(row, 0).map(Version)
 }

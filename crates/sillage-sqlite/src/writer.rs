@@ -28,7 +28,7 @@ pub(crate) struct Writer {
 }
 
 /// What the writer's thread works with.
-pub(crate) struct Desk {
+pub(crate) struct Context {
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) changes: Arc<Changes>,
@@ -41,20 +41,20 @@ struct Job {
 
 impl Writer {
     /// Starts the thread; an error if it cannot work on this connection.
-    pub(crate) fn start(connection: Connection, desk: Desk) -> Result<Writer> {
+    pub(crate) fn start(connection: Connection, context: Context) -> Result<Writer> {
         let (jobs, waiting) = mpsc::channel();
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("sillage-sqlite".to_owned());
         let spawned = thread.spawn(move || {
             // Taken in here, so that it is dropped, with its connection, before the writer's.
-            let desk = desk;
+            let context = context;
             match Statements::prepare(&connection) {
                 Ok(mut statements) => {
                     let _ = ready.send(Ok(()));
-                    desk.work(&mut statements, &waiting);
+                    context.work(&mut statements, &waiting);
                 }
                 Err(error) => {
-                    let _ = ready.send(Err(describe(&desk.path, &error)));
+                    let _ = ready.send(Err(describe(&context.path, &error)));
                 }
             }
         });
@@ -86,7 +86,7 @@ impl Drop for Writer {
     }
 }
 
-impl Desk {
+impl Context {
     fn work(&self, statements: &mut Statements<'_>, waiting: &mpsc::Receiver<Job>) {
         let mut gathered = Vec::new();
         let mut replies = Vec::new();

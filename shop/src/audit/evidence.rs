@@ -94,7 +94,7 @@ impl Orders {
 }
 
 /// Where the gateway's ledger is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Source {
     /// In this file.
     File(PathBuf),

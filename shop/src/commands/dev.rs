@@ -57,7 +57,11 @@ impl Dev {
         self.welcome(&stand, &gateway, &url);
         let mut visitors = JoinSet::new();
         if !self.quiet {
-            visitors.spawn(visits(stand.url(), stand.running.clone(), Admin::new(database.clone(), "shop dev")));
+            visitors.spawn(visits(
+                stand.url(),
+                stand.running.clone(),
+                Admin::new(database.clone(), "shop dev"),
+            ));
         }
         sillage::shutdown_signal().await;
         out("\nThe shop closes…");

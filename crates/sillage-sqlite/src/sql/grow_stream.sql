@@ -1,3 +1,1 @@
-INSERT INTO streams (name, version) VALUES (?1, 1)
-ON CONFLICT (name) DO UPDATE SET version = version + 1
-RETURNING id, version
+UPDATE streams SET version = ?2 WHERE id = ?1

@@ -2,13 +2,13 @@
 //!
 //! A timer is taken out and its message appended in one commit, conditional on the version that
 //! was read: several processes may pump, and each timer fires once; one that was cancelled or set
-//! anew meanwhile does not. While none is due the pump asks once for the next one and then waits
-//! for that moment, or for a change.
+//! anew meanwhile does not. While none is due the pump asks once a second; a timer set by this
+//! process wakes it, one set by another may fire up to a second late.
 
 use super::{assemble::Timer, committer::Committer, health::Vital};
 use crate::names;
 use sillage_core::{
-    Clock, Commit, CommitError, Condition, Database, Position, Range, Result, Stored, Timestamp,
+    Clock, Commit, CommitError, Condition, Database, Range, Result, Stored, Timestamp,
     Write, from_json,
 };
 use std::{sync::Arc, time::Duration};
@@ -29,7 +29,6 @@ pub(crate) struct Pump {
 
 impl Pump {
     pub(crate) async fn run(self) {
-        let mut seen = Position::default();
         while !self.stop.is_cancelled() {
             let wait = match self.fire().await {
                 Ok(wait) => {
@@ -42,14 +41,11 @@ impl Pump {
                     POLL
                 }
             };
-            if let Ok(head) = self.database.head().await {
-                seen = head.last;
-            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
                 () = self.clock.sleep(wait) => {}
-                () = self.database.changed(seen), if wait > Duration::ZERO => {}
+                () = self.committer.timer_set() => {}
             }
         }
     }

@@ -69,7 +69,7 @@ impl Member {
         let mut delivered = Context::new(message, attempt, self.means.shared.clone());
         delivered.redrives = redrives;
         match self.slots.start(|slot| handler.start(delivered, slot)) {
-            Some(Ok(handled)) => self.handled(lane, parked, handled),
+            Some(Ok(ended)) => self.handled(lane, parked, ended),
             Some(Err(slot)) => {
                 let until = now + self.means.spec.time_limit;
                 self.runs[slot] = Some(Run { lane, parked, until });

@@ -1,0 +1,51 @@
+//! Measurements, each with its raw ceiling in the same run: see `bench/README.md`.
+#![allow(clippy::print_stdout, clippy::expect_used, clippy::disallowed_methods)]
+
+mod commit;
+mod counting;
+mod dispatch;
+mod execute;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATIONS: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Broker → lane → handler that returns nothing → watermark, without a database.
+    Dispatch {
+        /// How many messages.
+        #[arg(long, default_value_t = 1_000_000)]
+        messages: u64,
+    },
+    /// Group commit on SQLite beside raw rusqlite at equal batch.
+    Commit {
+        /// How many commits.
+        #[arg(long, default_value_t = 50_000)]
+        commits: u64,
+        /// How many callers wait at once.
+        #[arg(long, default_value_t = 64)]
+        writers: u64,
+        /// Interleaved rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
+    /// A hundred `execute` calls at once on one stream.
+    Execute,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    match Arguments::parse().what {
+        What::Dispatch { messages } => dispatch::run(messages).await,
+        What::Commit { commits, writers, rounds } => commit::run(commits, writers, rounds).await,
+        What::Execute => execute::run().await,
+    }
+}

@@ -1,0 +1,198 @@
+//! One pass over a batch within one SQL transaction: each commit's conditions, then its writes.
+//!
+//! The file's write lock is held, so conditions are asked of the file itself and each commit sees
+//! the writes of those accepted before it. Only streams' versions are kept in memory until the
+//! end, as many commits of a batch may grow one stream.
+
+use crate::{
+    changed::Seen,
+    commit::Outcome,
+    statements::{Place, Statements},
+};
+use sillage_core::{
+    Commit, CommitError, Committed, Condition, Expected, Position, Sort, Text, Timestamp, Version,
+    Write,
+};
+use std::collections::{HashMap, HashSet};
+
+/// A pass: what is known so far within the SQL transaction.
+pub(crate) struct Pass<'s, 'c> {
+    statements: &'s mut Statements<'c>,
+    now: Timestamp,
+    looks_up_ids: bool,
+    streams: HashMap<Text, Stream>,
+    seen: Seen,
+    timer_set: bool,
+}
+
+struct Stream {
+    /// `None`: it has no entries yet.
+    last: Option<Place>,
+    /// The file has an older version.
+    grown: bool,
+}
+
+impl<'s, 'c> Pass<'s, 'c> {
+    /// `now` is the database's time. Ids of appended messages are looked up only on demand: almost
+    /// all are new, and one that is not fails the pass by the log's index.
+    pub(crate) fn begin(
+        statements: &'s mut Statements<'c>,
+        now: Timestamp,
+        looks_up_ids: bool,
+    ) -> rusqlite::Result<Self> {
+        let seen = statements.seen()?;
+        let streams = HashMap::new();
+        Ok(Pass { statements, now, looks_up_ids, streams, seen, timer_set: false })
+    }
+
+    /// One outcome a commit, in order. An error is `SQLite`'s and condemns the whole pass.
+    pub(crate) fn run(mut self, commits: &[Commit]) -> rusqlite::Result<(Vec<Outcome>, Seen)> {
+        let mut outcomes = Vec::with_capacity(commits.len());
+        for commit in commits {
+            outcomes.push(match self.refusal(commit)? {
+                Some(refusal) => Err(refusal),
+                None => Ok(self.write(commit)?),
+            });
+        }
+        for (id, version) in self.streams.values().filter(|s| s.grown).filter_map(|s| s.last) {
+            self.statements.grow_stream(id, version)?;
+        }
+        if self.timer_set {
+            self.seen.timers = self.statements.timers_set()?;
+        }
+        Ok((outcomes, self.seen))
+    }
+
+    /// Why this commit may not be accepted. Nothing of it is written yet.
+    fn refusal(&mut self, commit: &Commit) -> rusqlite::Result<Option<CommitError>> {
+        for condition in &commit.conditions {
+            let refusal = self.unmet(condition)?;
+            if refusal.is_some() {
+                return Ok(refusal);
+            }
+        }
+        if self.looks_up_ids && self.repeats_an_entry(&commit.writes)? {
+            return Ok(Some(CommitError::AlreadyHandled));
+        }
+        Ok(None)
+    }
+
+    fn unmet(&mut self, condition: &Condition) -> rusqlite::Result<Option<CommitError>> {
+        let (holds, refusal) = match condition {
+            Condition::FirstTime(delivery) => {
+                (self.statements.decision(delivery)?.is_none(), CommitError::AlreadyHandled)
+            }
+            Condition::Decided(delivery, decision) => {
+                let decided = self.statements.decision(delivery)?;
+                (decided == Some(*decision), CommitError::AlreadyHandled)
+            }
+            Condition::Stream { expected: Expected::Any, .. } => return Ok(None),
+            Condition::Stream { stream, expected } => {
+                let last = self.last(stream)?;
+                return Ok(conflict(version_of(*expected), last.map(|(_, version)| version)));
+            }
+            Condition::Document { collection, id, expected } => {
+                let actual = self.statements.document_version(collection, id)?;
+                return Ok(conflict(*expected, actual));
+            }
+            Condition::Below { collection, id, sort } => {
+                (self.statements.is_below(collection, id, sort)?, CommitError::Fenced)
+            }
+            Condition::Lease { name, epoch } => {
+                (self.statements.lease_epoch(name)? == Some(*epoch), CommitError::Fenced)
+            }
+        };
+        Ok((!holds).then_some(refusal))
+    }
+
+    /// Whether a (source, id) of these is in the log, or twice among them.
+    fn repeats_an_entry(&mut self, writes: &[Write]) -> rusqlite::Result<bool> {
+        let mut own = HashSet::new();
+        for write in writes {
+            if let Write::Append { message, .. } = write {
+                let (source, id) = (&message.source, &message.id);
+                if !own.insert((source, id)) || self.statements.is_known(source, id)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, commit: &Commit) -> rusqlite::Result<Committed> {
+        for write in &commit.writes {
+            self.write_one(write)?;
+        }
+        Ok(Committed { position: Position(self.seen.head) })
+    }
+
+    fn write_one(&mut self, write: &Write) -> rusqlite::Result<()> {
+        match write {
+            Write::Append { stream, message } => {
+                let place = match stream {
+                    Some(stream) => Some(self.grow(stream)?),
+                    None => None,
+                };
+                self.seen.head = self.statements.append(place, message)?;
+                Ok(())
+            }
+            Write::Put { collection, id, sort, body } => {
+                self.timer_set |= sort.as_ref().is_some_and(is_time);
+                let sort = sort.as_ref().map(|sort| match sort {
+                    Sort::Text(text) => text.clone(),
+                    Sort::After(delay) => (self.now + *delay).to_string().into(),
+                });
+                self.statements.put((collection, id), sort.as_deref(), body)
+            }
+            Write::Delete { collection, id } => self.statements.delete(collection, id),
+            Write::Decide { delivery, decision, until } => {
+                let until = until.as_ref().map(|(partition, offset)| (&**partition, *offset));
+                self.statements.decide(delivery, *decision, until, self.now)
+            }
+            Write::Forget { consumer, partition, through } => {
+                self.statements.forget(consumer, partition, *through)
+            }
+        }
+    }
+
+    /// The place of the stream's next entry, which it takes.
+    fn grow(&mut self, name: &Text) -> rusqlite::Result<Place> {
+        let (place, grown) = match self.last(name)? {
+            Some((id, version)) => ((id, version.next()), true),
+            None => ((self.statements.new_stream(name)?, Version(1)), false),
+        };
+        self.streams.insert(name.clone(), Stream { last: Some(place), grown });
+        Ok(place)
+    }
+
+    /// Where the stream stands.
+    fn last(&mut self, name: &Text) -> rusqlite::Result<Option<Place>> {
+        if let Some(stream) = self.streams.get(name) {
+            return Ok(stream.last);
+        }
+        let last = self.statements.stream_place(name)?;
+        self.streams.insert(name.clone(), Stream { last, grown: false });
+        Ok(last)
+    }
+}
+
+fn version_of(expected: Expected) -> Option<Version> {
+    match expected {
+        Expected::Exact(version) => Some(version),
+        Expected::NoStream | Expected::Any => None,
+    }
+}
+
+/// Version 0 is "not there yet", the same as none.
+fn conflict(expected: Option<Version>, actual: Option<Version>) -> Option<CommitError> {
+    let same = expected.unwrap_or_default() == actual.unwrap_or_default();
+    (!same).then_some(CommitError::Conflict { expected, actual })
+}
+
+/// Whether somebody who waits for due documents should look again.
+fn is_time(sort: &Sort) -> bool {
+    match sort {
+        Sort::After(_) => true,
+        Sort::Text(text) => text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T'),
+    }
+}

@@ -1,0 +1,1 @@
+INSERT INTO streams (name, version) VALUES (?1, 1)
