@@ -53,7 +53,6 @@ impl Receiver for Cursor {
             let delivery = |offset: u64| Delivery {
                 offset: Offset(offset),
                 message: self.messages[usize::try_from(offset % KEYS).unwrap_or(0)].clone(),
-                received_by_broker: None,
             };
             let batch = (self.next..end).map(delivery).collect();
             self.next = end;

@@ -1,6 +1,6 @@
 //! The broker port: publish and subscribe, with partitions, deliveries and their settlement.
 
-use crate::{BoxFuture, Error, Message, Result, Text, Timestamp};
+use crate::{BoxFuture, Error, Message, Result, Text};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -123,8 +123,6 @@ pub struct Delivery {
     pub offset: Offset,
     /// The message.
     pub message: Arc<Message>,
-    /// When the broker has had it since, where it tells.
-    pub received_by_broker: Option<Timestamp>,
 }
 
 /// What a receiver brings.

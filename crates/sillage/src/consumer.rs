@@ -3,10 +3,13 @@
 use crate::{
     handler::{AnyHandler, Erased, Extract, Handler, Input, Needs, Raw, Shared},
     names,
-    runtime::{member::Spec, retry::Retry},
+    runtime::{
+        member::{Handlers, Spec},
+        retry::Retry,
+    },
 };
 use sillage_core::{Outcome, Start, Text};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// A named set of handlers, one an event, that share one subscription.
 ///
@@ -17,7 +20,7 @@ pub struct Consumer {
     pub(crate) topics: Vec<Text>,
     pub(crate) needs: Needs,
     pub(crate) errors: Vec<String>,
-    handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    handlers: Handlers,
     any: Option<Arc<dyn AnyHandler>>,
     strict: bool,
     retry: Retry,
@@ -36,7 +39,7 @@ impl Consumer {
             topics: vec![],
             needs: Needs::default(),
             errors: vec![],
-            handlers: HashMap::new(),
+            handlers: Handlers::default(),
             any: None,
             strict: false,
             retry: Retry::default(),

@@ -382,6 +382,13 @@ pub(crate) struct Handled {
     pub(crate) conditions: Vec<Condition>,
 }
 
+impl Handled {
+    /// Handled, and nothing is to be committed.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.conditions.is_empty() && self.result.as_ref().is_ok_and(Effects::is_empty)
+    }
+}
+
 /// A handler whose types are forgotten. Its future is made in a slot, whose memory is used again.
 pub(crate) trait AnyHandler: Send + Sync {
     fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>);

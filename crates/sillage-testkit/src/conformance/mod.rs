@@ -98,6 +98,7 @@ macro_rules! database_conformance {
             every_reader_sees_every_entry_in_order,
             a_filter_takes_only_what_matches,
             pages_of_a_filter_leave_nothing_out,
+            a_rare_match_far_along_the_log_is_found,
             through_moves_where_nothing_matched,
             through_is_right_at_the_bounds_of_a_page,
             the_head_is_where_the_log_ends,

@@ -164,7 +164,7 @@ pub(crate) fn slot_for(entry: &Recorded) -> u32 {
 
 fn delivery(entry: Recorded) -> Delivery {
     let offset = Offset(entry.position.0);
-    Delivery { offset, message: entry.body, received_by_broker: None }
+    Delivery { offset, message: entry.body }
 }
 
 impl Receiver for LogReceiver {

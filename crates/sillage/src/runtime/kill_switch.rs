@@ -18,15 +18,24 @@ const PERCENT: usize = 30;
 pub(crate) struct KillSwitch {
     hasher: RandomState,
     failures: VecDeque<(Duration, u64)>,
+    /// How many were handled, by the moment they were counted.
     handled: VecDeque<(Duration, usize)>,
+    uncounted: usize,
 }
 
 impl KillSwitch {
     /// A delivery was handled.
-    pub(crate) fn handled(&mut self, now: Duration) {
-        match self.handled.back_mut() {
-            Some((second, count)) if second.as_secs() == now.as_secs() => *count += 1,
-            _ => self.handled.push_back((now, 1)),
+    pub(crate) fn handled(&mut self) {
+        self.uncounted += 1;
+    }
+
+    /// Counts what was handled up to now.
+    pub(crate) fn count(&mut self, now: Duration) {
+        let second = self.handled.back().is_some_and(|(at, _)| at.as_secs() == now.as_secs());
+        let handled = std::mem::take(&mut self.uncounted);
+        match self.handled.back_mut().filter(|_| second) {
+            Some((_, count)) => *count += handled,
+            None => self.handled.push_back((now, handled)),
         }
         if self.handled.len() > 61 {
             self.handled.pop_front();
@@ -35,6 +44,7 @@ impl KillSwitch {
 
     /// A delivery failed for good. True where the consumer should pause.
     pub(crate) fn failed(&mut self, key: &[u8], now: Duration) -> bool {
+        self.count(now);
         self.failures.push_back((now, self.hasher.hash_one(key)));
         let start = now.saturating_sub(PERIOD);
         while self.failures.front().is_some_and(|(time, _)| *time < start) {
@@ -75,7 +85,7 @@ mod tests {
         let mut switch = KillSwitch::default();
         assert!(!(0..1000).any(|_| switch.failed(b"one", Duration::ZERO)));
         let mut switch = KillSwitch::default();
-        (0..100).for_each(|_| switch.handled(Duration::ZERO));
+        (0..100).for_each(|_| switch.handled());
         assert!(!failing(&mut switch, 40, Duration::ZERO));
         assert!(failing(&mut switch, 50, Duration::ZERO));
     }

@@ -11,7 +11,7 @@ use sillage_core::{Delivery, Key, Offset};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
-    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher},
     time::Duration,
 };
 
@@ -76,7 +76,7 @@ impl Hasher for Plain {
 /// All lanes of one member of a consumer.
 #[derive(Default)]
 pub(crate) struct Lanes {
-    hasher: RandomState,
+    hasher: foldhash::fast::RandomState,
     names: HashMap<u64, LaneId, BuildHasherDefault<Plain>>,
     all: Vec<Lane>,
     free: Vec<LaneId>,
@@ -99,6 +99,21 @@ impl Lanes {
         if self.all[lane.0].state == State::Idle {
             self.make_ready(lane);
         }
+    }
+
+    /// Whether a delivery of that name could run at once: its lane is not active, and no other
+    /// lane waits for a slot.
+    pub(crate) fn is_clear(&self, name: Option<u64>) -> bool {
+        self.ready.is_empty() && name.is_none_or(|name| !self.names.contains_key(&name))
+    }
+
+    /// Makes a lane for a delivery that runs already: it is busy.
+    pub(crate) fn push_busy(&mut self, name: Option<u64>, work: Work) -> LaneId {
+        let lane = self.lane(name);
+        self.works += 1;
+        self.all[lane.0].queue.push_back(work);
+        self.all[lane.0].state = State::Busy;
+        lane
     }
 
     /// Makes the named lane run although nothing may be queued in it: something parked is due.

@@ -39,12 +39,15 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Handlers by the name of what they take.
+pub(crate) type Handlers = HashMap<&'static str, Arc<dyn AnyHandler>, foldhash::fast::RandomState>;
+
 /// What a consumer is, once the app is built.
 pub(crate) struct Spec {
     /// `service/name`.
     pub(crate) name: Text,
     pub(crate) topics: Vec<Text>,
-    pub(crate) handlers: HashMap<&'static str, Arc<dyn AnyHandler>>,
+    pub(crate) handlers: Handlers,
     pub(crate) any: Option<Arc<dyn AnyHandler>>,
     pub(crate) strict: bool,
     pub(crate) retry: Retry,
@@ -134,6 +137,9 @@ pub(crate) struct Member {
     control: watch::Receiver<Control>,
     settled_at: Duration,
     throttled: bool,
+    paused: bool,
+    /// Elapsed time when the last turn began.
+    now: Duration,
 }
 
 /// How often the watermark is settled while deliveries keep coming.
@@ -148,6 +154,7 @@ impl Member {
         settler: Arc<dyn Settler>,
     ) -> Self {
         let (answer, answers) = mpsc::unbounded_channel();
+        let paused = means.control.borrow().paused.is_some();
         let slots = means.spec.concurrency.max(1);
         Member {
             receiver,
@@ -171,6 +178,8 @@ impl Member {
             control: means.control.subscribe(),
             settled_at: Duration::ZERO,
             throttled: false,
+            paused,
+            now: Duration::ZERO,
             means,
         }
     }
@@ -193,8 +202,8 @@ impl Member {
 
     /// Waits for what happens next, and takes it in.
     async fn advance(&mut self, receiving: bool) -> Result<()> {
-        let now = self.means.clock.elapsed();
-        let wait = self.next_wake(now).saturating_sub(now);
+        self.now = self.means.clock.elapsed();
+        let wait = self.next_wake(self.now).saturating_sub(self.now);
         let stop = self.means.stop.clone();
         tokio::select! {
             biased;
@@ -277,12 +286,9 @@ impl Member {
 
     fn controlled(&mut self) {
         let control = self.control.borrow_and_update().clone();
+        self.paused = control.paused.is_some();
         self.means.vital.problem("paused", control.paused);
         self.reload_keys();
-    }
-
-    fn is_paused(&self) -> bool {
-        self.control.borrow().paused.is_some()
     }
 
     fn database(&self) -> Option<&Arc<dyn Database>> {

@@ -8,8 +8,8 @@
 use super::{assemble::Timer, committer::Committer, health::Vital};
 use crate::names;
 use sillage_core::{
-    Clock, Commit, CommitError, Condition, Database, Range, Result, Stored, Timestamp,
-    Write, from_json,
+    Clock, Commit, CommitError, Condition, Database, Range, Result, Stored, Timestamp, Write,
+    from_json,
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;

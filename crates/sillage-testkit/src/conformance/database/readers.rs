@@ -157,6 +157,38 @@ pub async fn pages_of_a_filter_leave_nothing_out<F: DatabaseFixture>(fixture: &F
     }
 }
 
+/// A match far along the log is found, and the checkpoint rises with each page on the way there.
+pub async fn a_rare_match_far_along_the_log_is_found<F: DatabaseFixture>(fixture: &F) {
+    const COMMITS: usize = 30;
+    let database = fixture.open().await;
+    let thousand = |commit: usize| {
+        let ids = (0..1_000).map(|number| format!("{commit} {number}"));
+        writes(ids.map(|id| entry(message(&id))).collect::<Vec<_>>())
+    };
+    let answers = database.commit((0..COMMITS).map(thousand).collect()).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let rare = Message { topic: Some("rare".into()), ..message("rare") };
+    let end = accept(&database, writes([entry(rare), append("s", "last")])).await.position;
+
+    let filter = Filter { topics: vec!["rare".into()], ..Filter::default() };
+    let (mut seen, mut checkpoint) = (vec![], Position(0));
+    while checkpoint < end {
+        let page = database.log(checkpoint, &filter, 10).await.unwrap();
+        assert!(page.through > checkpoint && page.through <= end);
+        checkpoint = page.through;
+        seen.extend(page.entries);
+    }
+    assert_eq!(ids(&seen), ["rare"]);
+    let mut checkpoint = Position(0);
+    let mut count = 0;
+    while checkpoint < end {
+        let page = page(&database, checkpoint, 7_000).await;
+        checkpoint = page.through;
+        count += page.entries.len();
+    }
+    assert_eq!(count, COMMITS * 1_000 + 2);
+}
+
 /// The checkpoint of a reader that finds nothing moves to the head all the same.
 pub async fn through_moves_where_nothing_matched<F: DatabaseFixture>(fixture: &F) {
     let database = fixture.open().await;

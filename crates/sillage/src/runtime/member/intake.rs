@@ -263,8 +263,7 @@ impl Member {
             let assigned = &mut self.partitions[place];
             if found.get(index).is_some_and(Option::is_some) {
                 let offset = delivery.offset;
-                let number = assigned.watermark.push(offset);
-                assigned.watermark.finish(number, Fate::Duplicate);
+                assigned.watermark.pass(offset, Fate::Duplicate);
                 assigned.finished.push(offset);
                 continue;
             }
@@ -286,19 +285,22 @@ impl Member {
             message.key.as_ref().map(|key| self.lanes.name(topic, key))
         };
         let assignment = assigned.assignment;
-        self.lanes.push(
-            name,
-            Work {
-                partition: place,
-                assignment,
-                number,
-                delivery,
-                attempt: 1,
-                waits: 0,
-                careful,
-                guarded: !careful,
-            },
-        );
+        let work = Work {
+            partition: place,
+            assignment,
+            number,
+            delivery,
+            attempt: 1,
+            waits: 0,
+            careful,
+            guarded: !careful,
+        };
+        let free = !self.paused && !careful && self.parked.is_empty() && self.slots.has_free();
+        if free && self.lanes.is_clear(name) {
+            self.run_at_once(name, work);
+        } else {
+            self.lanes.push(name, work);
+        }
     }
 
     /// Another member wants it: nothing new is started, what runs may end.

@@ -45,7 +45,7 @@ impl Member {
             Ok(effects) => effects,
             Err(failure) => return self.failed(lane, parked, &failure),
         };
-        self.kill_switch.handled(self.means.clock.elapsed());
+        self.kill_switch.handled();
         if effects.is_empty() && handled.conditions.is_empty() && parked.is_none() {
             return self.finish(lane, Fate::Done);
         }
@@ -83,13 +83,13 @@ impl Member {
         let Some(work) = self.lanes.front(lane) else { return Err(gone()) };
         let (place, offset) = (work.partition, work.delivery.offset);
         let message = work.delivery.message.clone();
+        let (source, id) = (message.source.clone(), message.id.text());
+        let delivery = Delivered { consumer: shared.consumer.clone(), source, id };
         let mut commit = origin(&message).commit(effects, conditions)?;
         if self.means.committer.is_none() {
             return Ok((commit, Pending::Handled(lane)));
         }
-        let (source, id) = (message.source.clone(), message.id.text());
-        let delivery = Delivered { consumer: shared.consumer.clone(), source, id };
-        commit.conditions.push(Condition::FirstTime(delivery.clone()));
+        commit.conditions.insert(0, Condition::FirstTime(delivery.clone()));
         let assigned = &self.partitions[place];
         // Where every commit is fenced by the partition's lease, nothing below the watermark can
         // come back, and the row may go when the watermark has passed.
@@ -222,6 +222,7 @@ impl Member {
         if let Ok(commit) = settings(&self.means.spec.name, Some(&why)) {
             self.commit(commit, Pending::Paused);
         }
+        self.paused = true;
         self.means.control.send_modify(|control| control.paused = Some(why));
         self.lanes.rest(lane);
         true

@@ -15,6 +15,7 @@ impl Member {
             return;
         }
         self.settled_at = time;
+        self.kill_switch.count(time);
         for place in 0..self.partitions.len() {
             if self.partitions[place].owned && !self.partitions[place].settling {
                 self.settle_one(place, time);

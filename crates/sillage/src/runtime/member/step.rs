@@ -2,11 +2,15 @@
 
 use super::{Fetched, Member, Pending, Run};
 use crate::{
-    handler::{AnyHandler, Context},
-    runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
+    handler::Context,
+    runtime::{
+        lane::{LaneId, Work},
+        member::intake::Guard,
+        watermark::Fate,
+    },
 };
 use sillage_core::{Commit, Condition, Failure, Header, Message, Text, Write};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// So often a process may die on a message before it is a dead letter.
 const DEATHS: u32 = 3;
@@ -14,20 +18,21 @@ const DEATHS: u32 = 3;
 impl Member {
     /// Starts what can be started.
     pub(super) fn dispatch(&mut self) {
-        let now = self.means.clock.elapsed();
-        self.lanes.due(now);
+        self.now = self.means.clock.elapsed();
+        self.lanes.due(self.now);
         self.wake_parked();
-        while !self.is_paused() && self.slots.has_free() {
+        while !self.paused && self.slots.has_free() {
             let Some(lane) = self.lanes.next() else { return };
-            self.step(lane, now);
+            self.step(lane);
         }
     }
 
-    fn step(&mut self, lane: LaneId, now: Duration) {
-        if let Some((parked, message)) = self.heads.remove(&lane) {
+    fn step(&mut self, lane: LaneId) {
+        let head = if self.heads.is_empty() { None } else { self.heads.remove(&lane) };
+        if let Some((parked, message)) = head {
             let name = self.lanes.name_of(lane).unwrap_or_default();
             if self.parked.contains_key(&name) {
-                return self.start(lane, message.clone(), Some((parked, message)), now);
+                return self.start(lane, message.clone(), Some((parked, message)));
             }
         }
         if !self.parked.is_empty() && self.step_parked(lane) {
@@ -42,7 +47,7 @@ impl Member {
             return self.lanes.rest(lane);
         }
         if guarded {
-            self.start(lane, message, None, now);
+            self.start(lane, message, None);
         } else {
             self.guard(lane, place);
         }
@@ -53,9 +58,9 @@ impl Member {
         lane: LaneId,
         message: Arc<Message>,
         parked: Option<(super::Parked, Arc<Message>)>,
-        now: Duration,
     ) {
-        let Some(handler) = self.handler(&message.name) else {
+        let spec = &self.means.spec;
+        let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
             return self.without_handler(lane, &message, parked);
         };
         let (mut attempt, mut redrives) = (1, 0);
@@ -71,7 +76,7 @@ impl Member {
         match self.slots.start(|slot| handler.start(delivered, slot)) {
             Some(Ok(ended)) => self.handled(lane, parked, ended),
             Some(Err(slot)) => {
-                let until = now + self.means.spec.time_limit;
+                let until = self.now + self.means.spec.time_limit;
                 self.runs[slot] = Some(Run { lane, parked, until });
             }
             // No slot: `dispatch` asked before.
@@ -79,9 +84,33 @@ impl Member {
         }
     }
 
-    fn handler(&self, name: &str) -> Option<Arc<dyn AnyHandler>> {
+    /// Runs a delivery at once, before it even has a lane, where nothing is in its way: most
+    /// handlings end here. What does not gets its lane then.
+    pub(super) fn run_at_once(&mut self, name: Option<u64>, work: Work) {
         let spec = &self.means.spec;
-        spec.handlers.get(name).or(spec.any.as_ref()).cloned()
+        let message = &work.delivery.message;
+        let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
+            return self.lanes.push(name, work);
+        };
+        let delivered = Context::new(message.clone(), 1, self.means.shared.clone());
+        match self.slots.start(|slot| handler.start(delivered, slot)) {
+            Some(Ok(ended)) if ended.is_nothing() => {
+                self.kill_switch.handled();
+                let assigned = &mut self.partitions[work.partition];
+                assigned.watermark.finish(work.number, Fate::Done);
+                assigned.finished.push(work.delivery.offset);
+            }
+            Some(Ok(ended)) => {
+                let lane = self.lanes.push_busy(name, work);
+                self.handled(lane, None, ended);
+            }
+            Some(Err(slot)) => {
+                let lane = self.lanes.push_busy(name, work);
+                let until = self.now + self.means.spec.time_limit;
+                self.runs[slot] = Some(Run { lane, parked: None, until });
+            }
+            None => self.lanes.push(name, work),
+        }
     }
 
     fn without_handler(

@@ -1,5 +1,4 @@
 //! A whole shop in memory and in virtual time: nothing here waits for a real clock or a network.
-#![allow(dead_code)] // each test file uses a part
 
 use shop::{
     audit::{Evidence, Orders, Report, Source},
@@ -19,24 +18,28 @@ use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 
 /// A shop of which everything is in hand.
-pub struct World {
-    pub clock: TokioClock,
-    pub database: Arc<dyn Database>,
-    pub gateway: Gateway,
-    pub running: Running,
+pub(crate) struct World {
+    pub(crate) clock: TokioClock,
+    pub(crate) database: Arc<dyn Database>,
+    pub(crate) gateway: Gateway,
+    pub(crate) running: Running,
     letters: TempDir,
 }
 
 impl World {
     /// All services, one customer, full shelves.
-    pub async fn open() -> World {
+    pub(crate) async fn open() -> World {
         let clock = TokioClock::default();
         let database: Arc<dyn Database> = Arc::new(Memory::new(Arc::new(clock)));
         World::on(database, clock, Gateway::in_memory()).await
     }
 
     /// The same on a database and a gateway that may have been in use before.
-    pub async fn on(database: Arc<dyn Database>, clock: TokioClock, gateway: Gateway) -> World {
+    pub(crate) async fn on(
+        database: Arc<dyn Database>,
+        clock: TokioClock,
+        gateway: Gateway,
+    ) -> World {
         let letters = tempfile::tempdir().unwrap();
         let mailer = Mailer::folder(letters.path()).unwrap();
         let needs = Needs { gateway: gateway.clone(), mailer, term: PaymentTerm::default() };
@@ -46,23 +49,23 @@ impl World {
         World { clock, database, gateway, running, letters }
     }
 
-    pub fn letters(&self) -> &Path {
+    pub(crate) fn letters(&self) -> &Path {
         self.letters.path()
     }
 
-    pub fn customer() -> CustomerId {
+    pub(crate) fn customer() -> CustomerId {
         "ann".parse().unwrap()
     }
 
     /// Registers the one customer.
-    pub async fn register(&self) {
+    pub(crate) async fn register(&self) {
         let (name, email) = ("Ann Ahoy".to_owned(), "ann@example.com".to_owned());
         let customer = Customer { customer_id: World::customer(), name, email };
         self.running.service("customer").commit(register(customer)).await.unwrap();
     }
 
     /// Places an order of one of each product.
-    pub async fn place(&self, key: &str, products: &[&str], card: Card) -> OrderId {
+    pub(crate) async fn place(&self, key: &str, products: &[&str], card: Card) -> OrderId {
         let order_id = OrderId::of_key(key);
         let item = |id: &&str| Item { product_id: id.parse().unwrap(), quantity: 1 };
         let items = products.iter().map(item).collect();
@@ -72,18 +75,18 @@ impl World {
         order_id
     }
 
-    pub async fn gateway_down(&self, down: bool) {
+    pub(crate) async fn gateway_down(&self, down: bool) {
         self.gateway.misbehave(&Faults { down, ..Faults::default() }).await.unwrap();
     }
 
     /// What its customer sees of an order.
-    pub async fn see(&self, order_id: OrderId) -> OrderView {
+    pub(crate) async fn see(&self, order_id: OrderId) -> OrderView {
         let view = self.running.view::<OrderView>("order");
         view.get(order_id).await.unwrap().unwrap_or_default()
     }
 
     /// Waits until the order's customer sees this.
-    pub async fn until(&self, order_id: OrderId, status: Status) -> OrderView {
+    pub(crate) async fn until(&self, order_id: OrderId, status: Status) -> OrderView {
         let end = self.clock.elapsed() + hours(2);
         loop {
             let view = self.see(order_id).await;
@@ -96,7 +99,7 @@ impl World {
     }
 
     /// Waits until everything adds up.
-    pub async fn settled(&self) -> Report {
+    pub(crate) async fn settled(&self) -> Report {
         let end = self.clock.elapsed() + hours(2);
         loop {
             let report = self.audit().await;
@@ -108,7 +111,7 @@ impl World {
         }
     }
 
-    pub async fn audit(&self) -> Report {
+    pub(crate) async fn audit(&self) -> Report {
         let ledger = Source::Gateway(self.gateway.clone());
         let orders = Orders::default();
         let evidence = Evidence::gather(&*self.database, orders, &ledger, self.letters()).await;
@@ -117,6 +120,6 @@ impl World {
 }
 
 /// The names of what happened to an order, in order.
-pub fn names(view: &OrderView) -> Vec<&str> {
+pub(crate) fn names(view: &OrderView) -> Vec<&str> {
     view.timeline.iter().map(|moment| moment.event.as_str()).collect()
 }

@@ -1,7 +1,6 @@
 //! Every path an order can take, through all services, in virtual time.
 
-mod world;
-
+use crate::world::{World, names};
 use shop::{
     events::{OrderCreatedV1, OrderRejected},
     gateway::Faults,
@@ -10,11 +9,10 @@ use shop::{
     order::Status,
 };
 use sillage::{
-    Contract as _, Effects, Event, Events, Expected, Filter, Position, admin::Admin,
-    admin::Outgoing, append, mins,
+    Contract as _, Effects, Events, Expected, Filter, Position, admin::Admin, admin::Outgoing,
+    append, mins,
 };
 use std::sync::Arc;
-use world::{World, names};
 
 #[tokio::test(start_paused = true)]
 async fn a_paid_order_in_stock_is_shipped() {
@@ -178,17 +176,17 @@ async fn a_command_from_the_broker_places_an_order_or_is_answered_with_its_refus
     let view = world.until(bad, Status::Rejected).await;
     assert_eq!(view.timeline[0].note.as_deref(), Some("there is no product `moon`"));
     world.settled().await;
-    let about = |key: OrderId| async move { key };
-    let names = entries_of(&world, about(bad).await).await;
+    let names = entries_of(&world, bad).await;
     assert_eq!(names, ["order.create", OrderRejected::NAME]);
 }
 
 async fn entries_of(world: &World, order_id: OrderId) -> Vec<String> {
     let page = world.database.log(Position(0), &Filter::default(), 1_000).await.unwrap();
     let key = order_id.to_string();
-    let of_it = page.entries.iter().filter(|entry| {
-        entry.key.as_ref().is_some_and(|of| of.as_bytes() == key.as_bytes())
-    });
+    let of_it = page
+        .entries
+        .iter()
+        .filter(|entry| entry.key.as_ref().is_some_and(|of| of.as_bytes() == key.as_bytes()));
     of_it.map(|entry| entry.name.to_string()).collect()
 }
 
@@ -209,18 +207,15 @@ impl Events for Old {
 }
 
 fn old_order(key: &str) -> (OrderId, Effects) {
-    fn is_event<E: Event>(event: E) -> E {
-        event
-    }
     let order_id = OrderId::of_key(key);
-    let old = is_event(OrderCreatedV1 {
+    let old = OrderCreatedV1 {
         order_id,
         customer_id: World::customer(),
         product_id: "bell".parse().unwrap(),
         quantity: 2,
         card: Card::accepted(),
         total: 91.0,
-    });
+    };
     (order_id, append(format!("order-{order_id}"), Expected::NoStream, &[Old(old)]))
 }
 
