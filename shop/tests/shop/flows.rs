@@ -9,7 +9,7 @@ use shop::{
     order::Status,
 };
 use sillage::{
-    Contract as _, Effects, Events, Expected, Filter, Position, admin::Admin, admin::Outgoing,
+    Clock as _, Contract as _, Effects, Events, Expected, Filter, Position, admin::Admin, admin::Outgoing,
     append, mins,
 };
 use std::sync::Arc;
@@ -143,6 +143,7 @@ async fn a_dead_letter_holds_its_order_and_no_other_until_it_is_sent_back() {
         if report.refunded > 0 && report.holds() {
             break report;
         }
+        assert!(world.clock.elapsed() < sillage::hours(4), "{report:#?} {:#?} {:#?}", admin.dead_letters(None, true).await, world.see(stuck).await);
         sillage::Clock::sleep(&world.clock, sillage::ms(20)).await;
     };
     assert_eq!((report.completed, report.cancelled, report.emails), (1, 1, 2));

@@ -273,33 +273,35 @@ impl Member {
     }
 
     fn push(&mut self, place: usize, delivery: Delivery, careful: bool) {
-        let assigned = &mut self.partitions[place];
-        let number = assigned.watermark.push(delivery.offset);
         let message = &delivery.message;
         let name = if careful {
-            assigned.careful_left += 1;
             // Alone in the partition: one lane for all of them.
-            Some(self.lanes.name("", &sillage_core::Key::of(&assigned.name)))
+            Some(self.lanes.name("", &sillage_core::Key::of(&self.partitions[place].name)))
         } else {
             let topic = message.topic.as_deref().unwrap_or_default();
             message.key.as_ref().map(|key| self.lanes.name(topic, key))
         };
-        let assignment = assigned.assignment;
-        let work = Work {
+        let free = !self.paused && !careful && self.parked.is_empty() && self.slots.has_free();
+        if free && self.lanes.is_clear(name) {
+            return self.run_at_once(name, place, delivery);
+        }
+        let work = self.work(place, delivery, careful);
+        self.lanes.push(name, work);
+    }
+
+    /// Takes a delivery into its partition's watermark.
+    pub(super) fn work(&mut self, place: usize, delivery: Delivery, careful: bool) -> Work {
+        let assigned = &mut self.partitions[place];
+        assigned.careful_left += usize::from(careful);
+        Work {
             partition: place,
-            assignment,
-            number,
+            assignment: assigned.assignment,
+            number: assigned.watermark.push(delivery.offset),
             delivery,
             attempt: 1,
             waits: 0,
             careful,
             guarded: !careful,
-        };
-        let free = !self.paused && !careful && self.parked.is_empty() && self.slots.has_free();
-        if free && self.lanes.is_clear(name) {
-            self.run_at_once(name, work);
-        } else {
-            self.lanes.push(name, work);
         }
     }
 

@@ -3,13 +3,9 @@
 use super::{Fetched, Member, Pending, Run};
 use crate::{
     handler::Context,
-    runtime::{
-        lane::{LaneId, Work},
-        member::intake::Guard,
-        watermark::Fate,
-    },
+    runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
 };
-use sillage_core::{Commit, Condition, Failure, Header, Message, Text, Write};
+use sillage_core::{Commit, Condition, Delivery, Failure, Header, Message, Text, Write};
 use std::sync::Arc;
 
 /// So often a process may die on a message before it is a dead letter.
@@ -86,20 +82,25 @@ impl Member {
 
     /// Runs a delivery at once, before it even has a lane, where nothing is in its way: most
     /// handlings end here. What does not gets its lane then.
-    pub(super) fn run_at_once(&mut self, name: Option<u64>, work: Work) {
+    pub(super) fn run_at_once(&mut self, name: Option<u64>, place: usize, delivery: Delivery) {
         let spec = &self.means.spec;
-        let message = &work.delivery.message;
+        let message = &delivery.message;
         let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
+            let work = self.work(place, delivery, false);
             return self.lanes.push(name, work);
         };
         let delivered = Context::new(message.clone(), 1, self.means.shared.clone());
-        match self.slots.start(|slot| handler.start(delivered, slot)) {
-            Some(Ok(ended)) if ended.is_nothing() => {
-                self.kill_switch.handled();
-                let assigned = &mut self.partitions[work.partition];
-                assigned.watermark.finish(work.number, Fate::Done);
-                assigned.finished.push(work.delivery.offset);
-            }
+        let started = self.slots.start(|slot| handler.start(delivered, slot));
+        if let Some(Ok(ended)) = &started
+            && ended.is_nothing()
+        {
+            self.kill_switch.handled();
+            let assigned = &mut self.partitions[place];
+            assigned.watermark.pass(delivery.offset, Fate::Done);
+            return assigned.finished.push(delivery.offset);
+        }
+        let work = self.work(place, delivery, false);
+        match started {
             Some(Ok(ended)) => {
                 let lane = self.lanes.push_busy(name, work);
                 self.handled(lane, None, ended);
