@@ -103,7 +103,7 @@ pub async fn fill_shelves(inventory: &ServiceHandle) -> Result<(), CommitError> 
     Ok(())
 }
 
-async fn ordered(
+pub(crate) async fn ordered(
     order: OrderCreated,
     Load(known): Load<Reservation>,
     stock: Documents,
@@ -113,7 +113,7 @@ async fn ordered(
     advance(reservation, &stock).await
 }
 
-async fn paid(
+pub(crate) async fn paid(
     payment: PaymentCompleted,
     Load(known): Load<Reservation>,
     stock: Documents,
@@ -123,7 +123,7 @@ async fn paid(
     advance(reservation, &stock).await
 }
 
-async fn cancelled(
+pub(crate) async fn cancelled(
     order: OrderCancelled,
     Load(known): Load<Reservation>,
     stock: Documents,
@@ -131,7 +131,7 @@ async fn cancelled(
     close(known.unwrap_or_else(|| Reservation::open(order.order_id)), &stock).await
 }
 
-async fn shipped(
+pub(crate) async fn shipped(
     parcel: OrderShipped,
     Load(known): Load<Reservation>,
     stock: Documents,

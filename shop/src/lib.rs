@@ -17,3 +17,6 @@ pub mod parts;
 pub mod payment;
 pub mod sample;
 pub mod shipping;
+
+#[cfg(test)]
+mod interleavings;

@@ -105,7 +105,7 @@ pub async fn charge(
     })
 }
 
-async fn refund_short(
+pub(crate) async fn refund_short(
     short: StockShort,
     gateway: State<Gateway>,
     payment: Load<Payment>,
@@ -115,7 +115,7 @@ async fn refund_short(
     refund(RefundPayment { order_id: short.order_id, why }, gateway, payment, meta).await
 }
 
-async fn refund_cancelled(
+pub(crate) async fn refund_cancelled(
     order: OrderCancelled,
     gateway: State<Gateway>,
     payment: Load<Payment>,

@@ -46,12 +46,12 @@ pub fn service() -> Service {
 }
 
 impl Shipment {
-    fn of(known: Option<Self>, order_id: OrderId) -> Self {
+    pub(crate) fn of(known: Option<Self>, order_id: OrderId) -> Self {
         let state = ShipmentState::Waiting;
         known.unwrap_or(Shipment { order_id, paid: false, reserved: false, state })
     }
 
-    fn advance(mut self) -> Effects {
+    pub(crate) fn advance(mut self) -> Effects {
         let ready = self.state == ShipmentState::Waiting && self.paid && self.reserved;
         if !ready {
             return put(self);
@@ -69,19 +69,19 @@ impl Shipment {
     }
 }
 
-async fn paid(order: OrderPaid, Load(known): Load<Shipment>) -> Effects {
+pub(crate) async fn paid(order: OrderPaid, Load(known): Load<Shipment>) -> Effects {
     Shipment { paid: true, ..Shipment::of(known, order.order_id) }.advance()
 }
 
-async fn reserved(stock: StockReserved, Load(known): Load<Shipment>) -> Effects {
+pub(crate) async fn reserved(stock: StockReserved, Load(known): Load<Shipment>) -> Effects {
     Shipment { reserved: true, ..Shipment::of(known, stock.order_id) }.advance()
 }
 
-async fn short(stock: StockShort, Load(known): Load<Shipment>) -> Effects {
+pub(crate) async fn short(stock: StockShort, Load(known): Load<Shipment>) -> Effects {
     Shipment::of(known, stock.order_id).close()
 }
 
-async fn cancelled(order: OrderCancelled, Load(known): Load<Shipment>) -> Effects {
+pub(crate) async fn cancelled(order: OrderCancelled, Load(known): Load<Shipment>) -> Effects {
     Shipment::of(known, order.order_id).close()
 }
 

@@ -1,6 +1,7 @@
 //! What every backend refuses alike, before a commit is queued.
 
-use crate::{Commit, Condition, Delivered, Error, Message, Result, Write};
+use crate::{Commit, Condition, Delivered, Error, Message, Result, Sort, Write};
+use std::collections::HashSet;
 
 /// Limits on what a commit may hold; the same on every backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,8 +10,10 @@ pub struct Limits {
     pub message: usize,
     /// Ids, keys, labels and stream names, in bytes.
     pub label: usize,
-    /// Ids of documents, which may hold several labels, in bytes.
+    /// Ids and sort keys of documents, which may hold several labels, in bytes.
     pub document_id: usize,
+    /// The body of a document, in bytes.
+    pub document: usize,
     /// How many headers.
     pub headers: usize,
     /// All headers together, in bytes.
@@ -23,6 +26,7 @@ impl Default for Limits {
             message: 900 * 1024,
             label: 512,
             document_id: 2048,
+            document: 16 * 1024 * 1024,
             headers: 64,
             header_bytes: 32 * 1024,
         }
@@ -30,7 +34,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether a commit is within the limits; the error says which part is not.
+    /// Whether a commit is within the limits and appends no message twice; the error says which
+    /// part is wrong.
     pub fn check(&self, commit: &Commit) -> Result<()> {
         for condition in &commit.conditions {
             self.condition(condition)?;
@@ -38,7 +43,7 @@ impl Limits {
         for write in &commit.writes {
             self.write(write)?;
         }
-        Ok(())
+        distinct(&commit.writes)
     }
 
     fn condition(&self, condition: &Condition) -> Result<()> {
@@ -47,8 +52,11 @@ impl Limits {
                 self.delivery(delivery)
             }
             Condition::Stream { stream, .. } => self.label("stream name", stream),
-            Condition::Document { collection, id, .. }
-            | Condition::Below { collection, id, .. } => self.document(collection, id),
+            Condition::Document { collection, id, .. } => self.document(collection, id),
+            Condition::Below { collection, id, sort } => {
+                self.document(collection, id)?;
+                self.sort(sort)
+            }
             Condition::Lease { name, .. } => self.label("lease name", name),
         }
     }
@@ -61,10 +69,18 @@ impl Limits {
                 }
                 self.message(message)
             }
-            Write::Put { collection, id, .. } | Write::Delete { collection, id } => {
-                self.document(collection, id)
+            Write::Put { collection, id, sort, body } => {
+                self.document(collection, id)?;
+                if let Some(Sort::Text(sort)) = sort {
+                    self.sort(sort)?;
+                }
+                self.body(id, body)
             }
-            Write::Decide { delivery, .. } => self.delivery(delivery),
+            Write::Delete { collection, id } => self.document(collection, id),
+            Write::Decide { delivery, until, .. } => {
+                self.delivery(delivery)?;
+                until.as_ref().map_or(Ok(()), |(partition, _)| self.label("partition", partition))
+            }
             Write::Forget { consumer, partition, .. } => {
                 self.label("consumer", consumer)?;
                 self.label("partition", partition)
@@ -110,7 +126,7 @@ impl Limits {
                 self.header_bytes
             )));
         }
-        Ok(())
+        message.headers.iter().try_for_each(|header| self.label("header name", &header.name))
     }
 
     fn delivery(&self, delivery: &Delivered) -> Result<()> {
@@ -122,6 +138,22 @@ impl Limits {
     fn document(&self, collection: &str, id: &str) -> Result<()> {
         self.label("collection", collection)?;
         self.bytes("document id", id.as_bytes(), self.document_id)
+    }
+
+    fn sort(&self, sort: &str) -> Result<()> {
+        self.bytes("sort key", sort.as_bytes(), self.document_id)
+    }
+
+    fn body(&self, id: &str, body: &[u8]) -> Result<()> {
+        if body.len() > self.document {
+            return Err(Error::invalid(format!(
+                "document `{id}` is {} bytes, over the limit of {}: keep large data elsewhere and \
+                 a reference to it here",
+                body.len(),
+                self.document
+            )));
+        }
+        Ok(())
     }
 
     fn label(&self, what: &str, text: &str) -> Result<()> {
@@ -144,5 +176,28 @@ impl Limits {
             )));
         }
         Ok(())
+    }
+}
+
+/// A message twice in one commit is a mistake of who made it: the answer must not be that it was
+/// committed before.
+fn distinct(writes: &[Write]) -> Result<()> {
+    let messages = || {
+        writes.iter().filter_map(|write| match write {
+            Write::Append { message, .. } => Some(message),
+            _ => None,
+        })
+    };
+    // Most commits append one message, and pay nothing for this.
+    if messages().nth(1).is_none() {
+        return Ok(());
+    }
+    let mut seen = HashSet::new();
+    match messages().find(|message| !seen.insert((&message.source, &message.id))) {
+        None => Ok(()),
+        Some(message) => Err(Error::invalid(format!(
+            "a commit appends `{}` twice, with the id `{}` of `{}`: give each message its own id",
+            message.name, message.id, message.source
+        ))),
     }
 }

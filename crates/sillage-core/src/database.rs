@@ -191,11 +191,15 @@ pub struct Committed {
     pub position: Position,
 }
 
-/// Why a commit was not accepted. Nothing of it was written, but for `Failed`, whose outcome is
-/// unknown: trying again with the same ids never doubles it.
+/// Why a commit was not accepted; [`Database::commit`] says which reason ranks first. Nothing of
+/// it was written, but for `Failed`, whose outcome is unknown: trying again with the same ids never
+/// doubles it.
 #[derive(Debug)]
 pub enum CommitError {
-    /// The delivery was decided before, or a message of the same (source, id) is in the log.
+    /// It was done before, perhaps by this same commit, whose answer was lost: a delivery that
+    /// must be new was decided, or a message of it is in the log, by (source, id). Also where its
+    /// `Stream`, `Document`, `Decided` and `Below` conditions fail: its own first try may be why.
+    /// And: a `Decided` condition fails.
     AlreadyHandled,
     /// A stream or document has another version. Versions are `None` where it is absent.
     Conflict {
@@ -204,9 +208,9 @@ pub enum CommitError {
         /// What is there.
         actual: Option<Version>,
     },
-    /// The lease has another epoch: somebody else owns it now.
+    /// The lease has another epoch: somebody else owns it now. Or a document is not `Below`.
     Fenced,
-    /// It can never be accepted as it is.
+    /// It can never be accepted as it is: it is over a limit, or appends a message twice.
     Rejected(Error),
     /// The database did not answer, or could not save; the outcome is unknown.
     Failed(Error),
@@ -312,6 +316,17 @@ pub enum Range<'a> {
 /// Every implementation passes `sillage_testkit::conformance::database`.
 pub trait Database: Send + Sync + 'static {
     /// Each commit succeeds or fails on its own, in this order; one durable write for all.
+    ///
+    /// Where a commit has several faults, the answer is the first of these:
+    /// 1. `Rejected`: [`Limits::check`](crate::Limits::check) refuses it.
+    /// 2. `Fenced`: a `Lease` condition fails.
+    /// 3. `AlreadyHandled`: a `FirstTime` condition fails, or a message it appends is in the log.
+    /// 4. The first of its other conditions that fails: `Conflict` for `Stream` and `Document`,
+    ///    `AlreadyHandled` for `Decided`, `Fenced` for `Below`.
+    ///
+    /// So a commit that was applied but answered `Failed` answers `AlreadyHandled` when it is tried
+    /// again, and nobody decides a second time because its own entries are in the way. One that
+    /// neither appends nor has a `FirstTime` condition has nothing to be known by.
     fn commit(&self, batch: Vec<Commit>) -> BoxFuture<'_, Vec<Result<Committed, CommitError>>>;
 
     /// The database's own transaction, for a handler that writes its own tables.

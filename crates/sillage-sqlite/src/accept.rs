@@ -13,7 +13,7 @@ use sillage_core::{
     Commit, CommitError, Committed, Condition, Expected, Position, Sort, Text, Timestamp, Version,
     Write,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A pass: what is known so far within the SQL transaction.
 pub(crate) struct Pass<'s, 'c> {
@@ -32,9 +32,34 @@ struct Stream {
     grown: bool,
 }
 
+/// Which refusal is the answer where there are several: the lowest.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Rank {
+    /// Somebody else owns what the commit is about.
+    Lease,
+    /// It was done before; a message that is in the log says so too.
+    Done,
+    /// What its own first try, whose answer was lost, may have changed.
+    State,
+}
+
+impl Rank {
+    fn of(condition: &Condition) -> Rank {
+        match condition {
+            Condition::Lease { .. } => Rank::Lease,
+            Condition::FirstTime(_) => Rank::Done,
+            Condition::Decided(..)
+            | Condition::Stream { .. }
+            | Condition::Document { .. }
+            | Condition::Below { .. } => Rank::State,
+        }
+    }
+}
+
 impl<'s, 'c> Pass<'s, 'c> {
-    /// `now` is the database's time. Ids of appended messages are looked up only on demand: almost
-    /// all are new, and one that is not fails the pass by the log's index.
+    /// `now` is the database's time. Ids of messages to append are looked up only on demand, or
+    /// where a condition fails: almost all are new, and one that is not fails the pass by the
+    /// log's index.
     pub(crate) fn begin(
         statements: &'s mut Statements<'c>,
         now: Timestamp,
@@ -45,7 +70,7 @@ impl<'s, 'c> Pass<'s, 'c> {
         Ok(Pass { statements, now, looks_up_ids, streams, seen, timer_set: false })
     }
 
-    /// One outcome a commit, in order. An error is `SQLite`'s and condemns the whole pass.
+    /// One outcome a commit, in order. An error is SQLite's and condemns the whole pass.
     pub(crate) fn run(mut self, commits: &[Commit]) -> rusqlite::Result<(Vec<Outcome>, Seen)> {
         let mut outcomes = Vec::with_capacity(commits.len());
         for commit in commits {
@@ -63,18 +88,26 @@ impl<'s, 'c> Pass<'s, 'c> {
         Ok((outcomes, self.seen))
     }
 
-    /// Why this commit may not be accepted. Nothing of it is written yet.
+    /// Why this commit may not be accepted: the reason that ranks first, of several in a rank the
+    /// first in its order. Nothing of it is written yet.
     fn refusal(&mut self, commit: &Commit) -> rusqlite::Result<Option<CommitError>> {
+        let mut refused: Option<(Rank, CommitError)> = None;
         for condition in &commit.conditions {
-            let refusal = self.unmet(condition)?;
-            if refusal.is_some() {
-                return Ok(refusal);
+            let rank = Rank::of(condition);
+            if refused.as_ref().is_none_or(|(first, _)| rank < *first)
+                && let Some(refusal) = self.unmet(condition)?
+            {
+                refused = Some((rank, refusal));
             }
         }
-        if self.looks_up_ids && self.repeats_an_entry(&commit.writes)? {
+        let asks = match &refused {
+            Some((rank, _)) => *rank > Rank::Done,
+            None => self.looks_up_ids,
+        };
+        if asks && self.repeats_an_entry(&commit.writes)? {
             return Ok(Some(CommitError::AlreadyHandled));
         }
-        Ok(None)
+        Ok(refused.map(|(_, refusal)| refusal))
     }
 
     fn unmet(&mut self, condition: &Condition) -> rusqlite::Result<Option<CommitError>> {
@@ -105,15 +138,13 @@ impl<'s, 'c> Pass<'s, 'c> {
         Ok((!holds).then_some(refusal))
     }
 
-    /// Whether a (source, id) of these is in the log, or twice among them.
+    /// Whether a (source, id) of these is in the log.
     fn repeats_an_entry(&mut self, writes: &[Write]) -> rusqlite::Result<bool> {
-        let mut own = HashSet::new();
         for write in writes {
-            if let Write::Append { message, .. } = write {
-                let (source, id) = (&message.source, &message.id);
-                if !own.insert((source, id)) || self.statements.is_known(source, id)? {
-                    return Ok(true);
-                }
+            if let Write::Append { message, .. } = write
+                && self.statements.is_known(&message.source, &message.id)?
+            {
+                return Ok(true);
             }
         }
         Ok(false)

@@ -1,4 +1,4 @@
-//! A batch of commits as one SQL transaction; a batch that `SQLite` refuses is retried by halves.
+//! A batch of commits as one SQL transaction; a batch that SQLite refuses is retried by halves.
 
 use crate::{
     accept::Pass,

@@ -1,4 +1,4 @@
-//! What `SQLite` reports, as a kind to decide on and a sentence that says what, where and what to do.
+//! What SQLite reports, as a kind to decide on and a sentence that says what, where and what to do.
 
 use rusqlite::ErrorCode;
 use sillage_core::{CommitError, Error, ErrorKind};

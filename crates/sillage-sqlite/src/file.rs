@@ -86,7 +86,7 @@ pub(crate) fn reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Waits a little for who holds the lock; `false`: for too long already. Short sleeps of random
-/// length, as `SQLite`'s own handler starves a process for seconds under load.
+/// length, as SQLite's own handler starves a process for seconds under load.
 #[allow(clippy::disallowed_methods)] // SQLite asks for this from within a blocking call.
 fn wait(tries: i32) -> bool {
     if tries >= MOST_SLEEPS {

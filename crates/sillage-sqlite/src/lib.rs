@@ -1,4 +1,4 @@
-//! `SQLite` as the database of Sillage: one file, which several processes may share.
+//! SQLite as the database of Sillage: one file, which several processes may share.
 //!
 //! ```no_run
 //! # use sillage_core::{Clock, Commit, Database, Result};
@@ -13,7 +13,7 @@
 //! *Guarantees.* A commit that was accepted survives a crash of the process, of the system and a
 //! loss of power, as far as the disk tells the truth: the write-ahead log is synchronised before
 //! the answer. A batch is one durable write, and batches of several callers that wait at the same
-//! time share it. A batch that `SQLite` refuses is retried by halves, so that only the guilty
+//! time share it. A batch that SQLite refuses is retried by halves, so that only the guilty
 //! commit fails. Positions have no gaps that an entry could still fill: the end of the log is
 //! stable. Reads see one snapshot each and never wait for the writer. When the disk is full or the
 //! file is locked for more than 10 s, commits fail, nothing is acknowledged, and later ones
@@ -50,7 +50,7 @@ use std::{
 use uuid::Uuid;
 use writer::{Context, Writer};
 
-/// A Sillage database in one `SQLite` file.
+/// A Sillage database in one SQLite file.
 ///
 /// Its methods must be awaited within a tokio runtime. Dropping it blocks until batches that were
 /// handed over are saved and the file is closed; where no other process has it open, the file is
@@ -72,7 +72,7 @@ impl Sqlite {
     /// Blocks the thread while it does so, for at most about 10 s if others hold the file's lock.
     ///
     /// # Errors
-    /// `NotFound`: the folder does not exist. `Invalid`: a folder, or no `SQLite` database.
+    /// `NotFound`: the folder does not exist. `Invalid`: a folder, or no SQLite database.
     /// `NewerSchema`: written by a newer version of this software. `Full`: it cannot be written.
     /// `Unavailable`: it cannot be opened, or stays locked.
     pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Sqlite> {

@@ -140,7 +140,7 @@ fn entries(
     }
 }
 
-/// A list as `SQLite` takes it; `None` where any will do.
+/// A list as SQLite takes it; `None` where any will do.
 fn json(list: &[Text]) -> rusqlite::Result<Option<String>> {
     if list.is_empty() {
         return Ok(None);

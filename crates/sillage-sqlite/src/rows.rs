@@ -12,7 +12,7 @@ use sillage_core::{
 };
 use std::sync::Arc;
 
-/// `SQLite`'s integers are signed; nothing here grows to the upper half.
+/// SQLite's integers are signed; nothing here grows to the upper half.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -23,7 +23,7 @@ pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// How many rows a caller wants, as `SQLite` is told.
+/// How many rows a caller wants, as SQLite is told.
 pub(crate) fn limit(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }

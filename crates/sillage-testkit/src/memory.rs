@@ -4,8 +4,7 @@
 //! those a simulator needs: a commit that did not happen, a commit that happened and was not
 //! acknowledged, a database that does not answer.
 //!
-//! *Guarantees.* Those of [`Database`]; conditions are looked at in their order and the first
-//! that fails is the answer, a repeated (source, id) after them. Nothing survives the process.
+//! *Guarantees.* Those of [`Database`]. Nothing survives the process.
 
 mod state;
 

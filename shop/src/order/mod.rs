@@ -62,7 +62,7 @@ pub fn service(term: PaymentTerm) -> Service {
 }
 
 /// A command from the broker; its refusal is a fact as well.
-async fn create(command: CreateOrder, order: Aggregate<Order>) -> Effects {
+pub(crate) async fn create(command: CreateOrder, order: Aggregate<Order>) -> Effects {
     let order_id = command.order_id;
     order
         .decide(OrderCommand::Create(command))
@@ -70,7 +70,7 @@ async fn create(command: CreateOrder, order: Aggregate<Order>) -> Effects {
 }
 
 /// The payment may have come first: then there is nothing to wait for.
-async fn await_payment(
+pub(crate) async fn await_payment(
     created: OrderCreated,
     State(term): State<PaymentTerm>,
     order: Aggregate<Order>,
@@ -79,23 +79,32 @@ async fn await_payment(
     order.awaits_payment().then(|| schedule(after(term.0), UNPAID, due))
 }
 
-async fn payment_due(_: PaymentDue, order: Aggregate<Order>) -> Result<Effects, Failure> {
+pub(crate) async fn payment_due(
+    _: PaymentDue,
+    order: Aggregate<Order>,
+) -> Result<Effects, Failure> {
     order.decide(OrderCommand::GiveUp(Why::Unpaid)).or_permanent()
 }
 
-async fn paid(_: PaymentCompleted, order: Aggregate<Order>) -> Result<Effects, Failure> {
+pub(crate) async fn paid(_: PaymentCompleted, order: Aggregate<Order>) -> Result<Effects, Failure> {
     Ok(order.decide(OrderCommand::Pay).or_permanent()?.and(cancel(UNPAID)))
 }
 
-async fn declined(failed: PaymentFailed, order: Aggregate<Order>) -> Result<Effects, Failure> {
+pub(crate) async fn declined(
+    failed: PaymentFailed,
+    order: Aggregate<Order>,
+) -> Result<Effects, Failure> {
     let why = Why::Declined { code: failed.code };
     Ok(order.decide(OrderCommand::GiveUp(why)).or_permanent()?.and(cancel(UNPAID)))
 }
 
-async fn refunded(refund: PaymentRefunded, order: Aggregate<Order>) -> Result<Effects, Failure> {
+pub(crate) async fn refunded(
+    refund: PaymentRefunded,
+    order: Aggregate<Order>,
+) -> Result<Effects, Failure> {
     order.decide(OrderCommand::TakeBack(refund.why)).or_permanent()
 }
 
-async fn shipped(_: OrderShipped, order: Aggregate<Order>) -> Result<Effects, Failure> {
+pub(crate) async fn shipped(_: OrderShipped, order: Aggregate<Order>) -> Result<Effects, Failure> {
     order.decide(OrderCommand::Complete).or_permanent()
 }

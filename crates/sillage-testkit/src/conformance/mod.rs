@@ -40,7 +40,7 @@
 #![allow(clippy::wildcard_imports)]
 
 pub mod database;
-mod values;
+pub(crate) mod values;
 
 use sillage_core::Database;
 use std::{sync::Arc, time::Duration};
@@ -75,7 +75,7 @@ macro_rules! database_conformance {
             commits_of_a_batch_stand_alone,
             later_commits_see_earlier_ones_of_their_batch,
             conditions_see_the_state_before_the_own_writes,
-            conditions_answer_in_their_order,
+            conditions_answer_by_rank_then_in_their_order,
             writes_are_applied_in_their_order,
             one_winner_per_stream_version,
             one_winner_per_document_version,
@@ -88,12 +88,14 @@ macro_rules! database_conformance {
             writes_are_seen_by_every_read_that_starts_after_the_answer,
             what_is_committed_is_there_after_a_restart,
             a_commit_that_is_tried_again_is_not_doubled,
+            a_retry_is_known_by_its_messages,
             a_caller_that_goes_away_leaves_a_whole_commit_or_none,
             // log
             positions_rise_and_stream_versions_are_gapless,
             payloads_and_bodies_are_opaque,
             every_field_of_a_message_comes_back,
             an_identity_is_in_the_log_once,
+            a_message_twice_in_a_commit_is_rejected,
             an_identity_is_appended_once_by_many,
             every_reader_sees_every_entry_in_order,
             a_filter_takes_only_what_matches,

@@ -16,7 +16,7 @@ pub(super) type Handle = Arc<dyn Database>;
 pub(super) const ALL: usize = 1_000_000;
 
 /// A plain message of the source `test`, on the topic `thing`.
-pub(super) fn message(id: &str) -> Message {
+pub(crate) fn message(id: &str) -> Message {
     Message {
         id: MessageId::new(id),
         source: "test".into(),

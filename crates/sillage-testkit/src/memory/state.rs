@@ -51,10 +51,7 @@ impl State {
         if take_one(&mut self.fail_next) {
             return Err(failed("not applied"));
         }
-        commit.conditions.iter().try_for_each(|condition| self.holds(condition))?;
-        if self.repeats_an_entry(&commit.writes) {
-            return Err(CommitError::AlreadyHandled);
-        }
+        self.accepts(&commit)?;
         for write in commit.writes {
             self.apply(write, now);
         }
@@ -63,6 +60,22 @@ impl State {
         }
         // Whatever was appended is at the end now.
         Ok(Committed { position: self.head() })
+    }
+
+    /// Leases rank first, then whatever says that the commit was done before, then the others.
+    fn accepts(&self, commit: &Commit) -> Result<(), CommitError> {
+        let all_hold = |ranked: fn(&Condition) -> bool| {
+            let mut conditions = commit.conditions.iter().filter(|condition| ranked(condition));
+            conditions.try_for_each(|condition| self.holds(condition))
+        };
+        all_hold(|condition| matches!(condition, Condition::Lease { .. }))?;
+        all_hold(|condition| matches!(condition, Condition::FirstTime(_)))?;
+        let appended = |write: &Write| match write {
+            Write::Append { message, .. } => self.identities.contains(&identity(message)),
+            _ => false,
+        };
+        ensure(!commit.writes.iter().any(appended), CommitError::AlreadyHandled)?;
+        all_hold(|_| true)
     }
 
     fn holds(&self, condition: &Condition) -> Result<(), CommitError> {
@@ -97,18 +110,6 @@ impl State {
                 ensure(lease.is_some_and(|lease| lease.epoch == *epoch), CommitError::Fenced)
             }
         }
-    }
-
-    /// Whether a (source, id) of these is in the log, or twice among them.
-    fn repeats_an_entry(&self, writes: &[Write]) -> bool {
-        let mut own = BTreeSet::new();
-        writes.iter().any(|write| match write {
-            Write::Append { message, .. } => {
-                let identity = identity(message);
-                self.identities.contains(&identity) || !own.insert(identity)
-            }
-            _ => false,
-        })
     }
 
     fn apply(&mut self, write: Write, now: Timestamp) {

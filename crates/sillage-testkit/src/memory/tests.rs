@@ -1,5 +1,6 @@
 use super::*;
-use crate::ManualClock;
+use crate::{ManualClock, conformance::values::message};
+use sillage_core::{Condition, Expected};
 use std::pin::pin;
 use tokio::time::timeout;
 
@@ -42,6 +43,25 @@ async fn an_unknown_outcome_is_applied_and_answers_failed() {
     assert!(matches!(answers[0], Err(CommitError::Failed(_))));
     assert!(answers[1].is_ok());
     assert_eq!(ids(&memory).await, ["a".into(), "b".into()]);
+}
+
+/// Else `execute` would decide again, and the fact would be there twice.
+#[tokio::test]
+async fn an_unknown_outcome_that_is_tried_again_is_already_handled() {
+    let memory = memory();
+    let append = |expected, id: &str| {
+        let stream: Text = "order-1".into();
+        let condition = Condition::Stream { stream: stream.clone(), expected };
+        let message = Arc::new(message(id));
+        let write = Write::Append { stream: Some(stream), message };
+        vec![Commit { conditions: vec![condition], writes: vec![write] }]
+    };
+    assert!(memory.commit(append(Expected::NoStream, "created")).await[0].is_ok());
+    memory.fail_after_apply(1);
+    let paid = append(Expected::Exact(Version(1)), "paid");
+    assert!(matches!(memory.commit(paid.clone()).await[..], [Err(CommitError::Failed(_))]));
+    assert!(matches!(memory.commit(paid).await[..], [Err(CommitError::AlreadyHandled)]));
+    assert_eq!(memory.stream("order-1", Version(0), 9).await.unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

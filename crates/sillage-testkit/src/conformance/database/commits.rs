@@ -186,23 +186,36 @@ pub async fn conditions_see_the_state_before_the_own_writes<F: DatabaseFixture>(
     accept(&database, when(conditions, all)).await;
 }
 
-/// The answer is that of the first condition that fails, in the commit's order; a repeated
-/// (source, id) is looked at after all conditions.
-pub async fn conditions_answer_in_their_order<F: DatabaseFixture>(fixture: &F) {
+/// Where several conditions fail, a lease answers first, then what says that the commit was done
+/// before, then the first of the others, in the commit's order.
+pub async fn conditions_answer_by_rank_then_in_their_order<F: DatabaseFixture>(fixture: &F) {
     let database = fixture.open().await;
-    accept(&database, writes([append("s", "1"), decide("k", "1", Decision::Done)])).await;
+    let kept =
+        [append("s", "1"), decide("k", "1", Decision::Done), sorted("c", "mark", text("5"))];
+    accept(&database, writes(kept)).await;
+    let passes = || stream_is("s", exact(1));
+    let fenced = || lease_is("none", Epoch(1));
     let handled = || first("k", "1");
     let conflict = || stream_is("s", Expected::NoStream);
-    let fenced = || lease_is("none", Epoch(1));
-    let passes = || stream_is("s", exact(1));
-    let answer = async |conditions: [Condition; 3]| {
-        try_one(&database, when(conditions, [append("s", "1")])).await
+    let other = || Condition::Decided(delivered("k", "1"), Decision::Parked);
+    let not_below = || below("c", "mark", "5");
+    let answer = async |conditions: [Condition; 3], id: &str| {
+        try_one(&database, when(conditions, [append("s", id)])).await
     };
-    assert!(is_already_handled(&answer([handled(), conflict(), fenced()]).await));
-    assert!(is_conflict(&answer([passes(), conflict(), handled()]).await));
-    assert!(is_fenced(&answer([passes(), fenced(), conflict()]).await));
-    assert!(is_fenced(&answer([passes(), passes(), fenced()]).await));
-    assert!(is_already_handled(&answer([passes(), passes(), passes()]).await));
+    for id in ["1", "new"] {
+        assert!(is_fenced(&answer([handled(), conflict(), fenced()], id).await));
+        assert!(is_fenced(&answer([passes(), fenced(), other()], id).await));
+        assert!(is_already_handled(&answer([conflict(), not_below(), handled()], id).await));
+    }
+    for last in [passes(), conflict(), not_below(), other(), document_is("c", "mark", None)] {
+        let answer = answer([passes(), last.clone(), passes()], "1").await;
+        assert!(is_already_handled(&answer), "{last:?}: {answer:?}");
+    }
+    assert!(is_conflict(&answer([passes(), conflict(), not_below()], "new").await));
+    assert!(is_conflict(&answer([conflict(), other(), passes()], "new").await));
+    assert!(is_fenced(&answer([not_below(), conflict(), other()], "new").await));
+    assert!(is_already_handled(&answer([other(), conflict(), passes()], "new").await));
+    assert_eq!(ids(&log(&database).await), ["1"]);
 }
 
 /// Writes are made in their order, and each counts.

@@ -1,7 +1,7 @@
 //! Many callers at once, restarts and callers that go away: one winner, nothing twice.
 
 use super::super::{DatabaseFixture, values::*};
-use sillage_core::{Decision, Epoch, Expected};
+use sillage_core::{Condition, Decision, Epoch, Expected};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -164,6 +164,41 @@ pub async fn a_commit_that_is_tried_again_is_not_doubled<F: DatabaseFixture>(fix
     }
     assert_eq!(ids(&log(&handles[0]).await), ["1", "2"]);
     assert_eq!(version(&handles[0], "c", "d").await, 1);
+    assert_eq!(version(&handles[0], "c", "e").await, 1);
+}
+
+/// A commit whose answer was lost is known by its messages when it is tried again, alone or in a
+/// batch, also where its own writes, or later ones, are in the way of its conditions. Else its
+/// caller would decide again, and the fact would be there twice.
+pub async fn a_retry_is_known_by_its_messages<F: DatabaseFixture>(fixture: &F) {
+    let handles = [fixture.open().await, fixture.open().await];
+    let before = [append("s", "0"), put("c", "d", "x"), decide("k", "0", Decision::Parked)];
+    accept(&handles[0], writes(before)).await;
+    let parked = Condition::Decided(delivered("k", "0"), Decision::Parked);
+    let commits = [
+        when([stream_is("s", exact(1))], [append("s", "1"), append("s", "2")]),
+        when([stream_is("t", Expected::NoStream)], [append("t", "3")]),
+        when([document_is("c", "d", Some(1))], [put("c", "d", "y"), entry(message("4"))]),
+        when([document_is("c", "e", None)], [put("c", "e", "y"), append("t", "5")]),
+        when([below("c", "m", "7")], [sorted("c", "m", text("7")), entry(message("6"))]),
+        when([parked], [decide("k", "0", Decision::Done), append("s", "7")]),
+    ];
+    // To the callers these have failed: the answers do not reach them.
+    for commit in &commits {
+        accept(&handles[0], commit.clone()).await;
+    }
+    accept(&handles[1], writes([append("s", "8"), append("t", "9"), put("c", "d", "z")])).await;
+    for handle in &handles {
+        for commit in &commits {
+            let answer = try_one(handle, commit.clone()).await;
+            assert!(is_already_handled(&answer), "{commit:?}: {answer:?}");
+        }
+        let answers = handle.commit(commits.to_vec()).await;
+        assert!(answers.iter().all(is_already_handled), "{answers:?}");
+    }
+    assert_eq!(ids(&log(&handles[0]).await).concat(), "0123456789");
+    assert_eq!(ids(&stream(&handles[0], "s").await), ["0", "1", "2", "7", "8"]);
+    assert_eq!(version(&handles[0], "c", "d").await, 3);
     assert_eq!(version(&handles[0], "c", "e").await, 1);
 }
 

@@ -3,7 +3,7 @@
 use super::super::{DatabaseFixture, values::*};
 use bytes::Bytes;
 use sillage_core::{
-    Expected, Header, Key, Message, MessageId, Position, Timestamp, Version, Write,
+    CommitError, Expected, Header, Key, Message, MessageId, Position, Timestamp, Version, Write,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -126,16 +126,14 @@ fn messages() -> Vec<Message> {
     all
 }
 
-/// The log has each (source, id) once: a second one is refused, alone, within a batch, within a
-/// commit and in another stream. The same id of another source is another message.
+/// The log has each (source, id) once: a second one is refused, alone, within a batch and in
+/// another stream. The same id of another source is another message.
 pub async fn an_identity_is_in_the_log_once<F: DatabaseFixture>(fixture: &F) {
     let database = fixture.open().await;
     accept(&database, writes([append("s", "1")])).await;
     assert!(is_already_handled(&try_one(&database, writes([append("s", "1")])).await));
     assert!(is_already_handled(&try_one(&database, writes([append("t", "1")])).await));
     assert!(is_already_handled(&try_one(&database, writes([entry(message("1"))])).await));
-    let twice = writes([append("s", "2"), append("t", "2")]);
-    assert!(is_already_handled(&try_one(&database, twice).await));
     let batch = vec![
         writes([append("s", "3")]),
         writes([append("s", "4"), append("t", "3")]),
@@ -147,6 +145,25 @@ pub async fn an_identity_is_in_the_log_once<F: DatabaseFixture>(fixture: &F) {
     let foreign = Message { source: "foreign".into(), ..message("1") };
     accept(&database, writes([entry(foreign)])).await;
     assert_eq!(ids(&log(&database).await), ["1", "3", "4", "1"]);
+}
+
+/// A commit that appends a (source, id) twice is a mistake, which must not look as if it had been
+/// done; others of its batch are accepted.
+pub async fn a_message_twice_in_a_commit_is_rejected<F: DatabaseFixture>(fixture: &F) {
+    let database = fixture.open().await;
+    let foreign = Message { source: "foreign".into(), ..message("1") };
+    accept(&database, writes([append("s", "1"), entry(foreign)])).await;
+    for twice in [
+        writes([append("s", "2"), append("t", "2")]),
+        writes([entry(message("1")), entry(message("1"))]),
+        when([stream_is("s", Expected::NoStream)], [append("s", "2"), append("s", "2")]),
+    ] {
+        let after = append("s", &format!("after {}", log(&database).await.len()));
+        let answers = database.commit(vec![twice, writes([after])]).await;
+        assert!(matches!(&answers[0], Err(CommitError::Rejected(_))), "{answers:?}");
+        assert!(answers[1].is_ok(), "{answers:?}");
+    }
+    assert_eq!(ids(&log(&database).await), ["1", "1", "after 2", "after 3", "after 4"]);
 }
 
 /// The head is the last position; its incarnation is the same on every handle.

@@ -2,10 +2,10 @@
 
 use super::{Fetched, Member, Pending, Run};
 use crate::{
-    handler::Context,
+    handler::{Context, Handled},
     runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
 };
-use sillage_core::{Commit, Condition, Delivery, Failure, Header, Message, Text, Write};
+use sillage_core::{Commit, Condition, Delivery, Effects, Failure, Header, Message, Text, Write};
 use std::sync::Arc;
 
 /// So often a process may die on a message before it is a dead letter.
@@ -120,8 +120,13 @@ impl Member {
         message: &Message,
         parked: Option<(super::Parked, Arc<Message>)>,
     ) {
-        if parked.is_none() && !self.means.spec.strict {
-            return self.finish(lane, Fate::Ignored);
+        if !self.means.spec.strict {
+            let nothing = Handled { result: Ok(Effects::none()), conditions: vec![] };
+            return match parked {
+                None => self.finish(lane, Fate::Ignored),
+                // It waited behind a failed one of its key, and leaves the key with no effect.
+                waited => self.handled(lane, waited, nothing),
+            };
         }
         let why = format!(
             "consumer `{}` has no handler for `{}`; add one with `.on(…)`, or leave `.strict()` \
