@@ -149,8 +149,8 @@ impl World {
             }
         };
         let message = self.lanes[&lane].front().unwrap().clone();
-        let handles = |route: &&Route| route.lane == lane && *route.event == *message.name;
-        let route = routes.iter().find(handles).unwrap();
+        let takes = |route: &&Route| route.lane == lane && *route.event == *message.name;
+        let route = routes.iter().find(takes).unwrap();
         let handled = (route.run)(message.clone(), self.database.clone(), self.gateway.clone());
         let handled = handled.await;
         if dies {
@@ -266,7 +266,7 @@ impl World {
         for entry in self.gateway.ledger().await.unwrap() {
             match entry {
                 Entry::Charge { amount, .. } => {
-                    (charges, kept) = (charges + 1, kept + amount.minor)
+                    (charges, kept) = (charges + 1, kept + amount.minor);
                 }
                 Entry::Refund { amount, .. } => kept -= amount.minor,
                 Entry::Decline { .. } => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
 /// Where a clock starts that was told nothing else: 2026-01-01T00:00:00Z.
-const START_MICROS: i64 = 1_767_225_600_000_000;
+pub(crate) const START_MICROS: i64 = 1_767_225_600_000_000;
 
 /// A clock on [`tokio::time`]: with `#[tokio::test(start_paused = true)]` time is virtual, and
 /// waiting takes none.

@@ -1,5 +1,11 @@
-//! What tests of Sillage systems need: clocks, an in-memory database that breaks on request, and
-//! the suites that every backend passes.
+//! What tests of Sillage systems need: scenarios of single parts, clocks, an in-memory database
+//! that breaks on request, and the suites that every backend passes.
+//!
+//! - [`deliver`]`(event).to(handler)`: the effects that a handler returns.
+//! - [`given`]`(events).when(command).then(events)`: what an aggregate decides.
+//! - [`fold`]`(&projection, [`[`recorded`]`(1, &event)])`: the documents of a projection.
+//!
+//! A whole app runs on [`Memory`], and its faults are asked for:
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -27,6 +33,8 @@
 mod clock;
 pub mod conformance;
 mod memory;
+mod scenario;
 
 pub use clock::{ManualClock, TokioClock};
 pub use memory::Memory;
+pub use scenario::{Deliver, Given, When, deliver, fold, given, recorded};

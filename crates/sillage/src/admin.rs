@@ -142,8 +142,8 @@ fn refused(error: CommitError) -> Error {
     match error {
         CommitError::Rejected(error) | CommitError::Failed(error) => error,
         changed => {
-            let why = format!("it was changed meanwhile ({changed}): look again, then retry");
-            Error::new(ErrorKind::Invalid, why)
+            let why = "it was changed meanwhile: look again, then retry";
+            Error::new(ErrorKind::Invalid, why).because(changed)
         }
     }
 }

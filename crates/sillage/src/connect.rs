@@ -1,6 +1,5 @@
 //! From a URL to a database.
 
-use crate::SystemClock;
 use sillage_core::{Database, Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ fn missing(scheme: &str, feature: &str) -> Error {
 #[cfg(feature = "sqlite")]
 async fn sqlite(path: &str) -> Result<Arc<dyn Database>> {
     let path = path.to_owned();
-    let open = move || sillage_sqlite::Sqlite::open(path, Arc::new(SystemClock));
+    let open = move || sillage_sqlite::Sqlite::open(path, Arc::new(crate::SystemClock));
     let opened = tokio::task::spawn_blocking(open).await;
     let opened =
         opened.map_err(|error| Error::unavailable("opening was cut off").because(error))?;
@@ -38,7 +37,6 @@ async fn sqlite(path: &str) -> Result<Arc<dyn Database>> {
 }
 
 #[cfg(not(feature = "sqlite"))]
-async fn sqlite(_path: &str) -> Result<Arc<dyn Database>> {
-    let _ = SystemClock;
-    Err(missing("sqlite", "sqlite"))
+fn sqlite(_path: &str) -> std::future::Ready<Result<Arc<dyn Database>>> {
+    std::future::ready(Err(missing("sqlite", "sqlite")))
 }

@@ -1,8 +1,16 @@
 //! `shop demo`.
 
 use super::{
-    child::GatewayChild, folder::Folder, out, place::Samples, serve::Outside, stand::Stand,
-    verify::table, visitor::Visitor,
+    child::GatewayChild,
+    counts::{Counts, is_quiet},
+    folder::Folder,
+    meter::{Meter, say},
+    out,
+    place::Samples,
+    serve::Outside,
+    stand::Stand,
+    verify::table,
+    visitor::Visitor,
 };
 use crate::{
     audit::{End, Evidence, Invariant, Orders, Report, Source},
@@ -13,15 +21,8 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
-use sillage::{Clock as _, Database, SystemClock, ms, secs};
-use std::{
-    collections::BTreeSet,
-    io::{IsTerminal as _, Write as _},
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use sillage::{Clock as _, Database, SystemClock, admin::Admin, ms, secs};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// How often it is looked at how far the orders are.
@@ -47,6 +48,9 @@ pub(super) struct Demo {
     /// and all others go on.
     #[arg(long, value_name = "NUMBER")]
     fail_customer: Option<u64>,
+    /// Then mend it, send its dead letters back, and wait for them as well.
+    #[arg(long, requires = "fail_customer")]
+    mend: bool,
     /// The gateway goes down after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     gateway_down_after: Option<u64>,
@@ -66,6 +70,8 @@ pub(super) struct Demo {
 struct Shown {
     #[serde(flatten)]
     report: Report,
+    #[serde(flatten)]
+    deliveries: Counts,
     /// Orders that wait as dead letters, and are left out of the rest.
     blocked: usize,
     seconds: f64,
@@ -93,14 +99,14 @@ impl Demo {
             ));
         }
         if shown.blocked > 0 {
-            say(&format!(
+            say(format_args!(
                 "{} orders wait as dead letters. Mend what fails, and send them back:\n  \
                  sillage dlq list --database {url}",
                 shown.blocked
             ));
         }
         for broken in shown.report.invariants.iter().filter(|invariant| !invariant.holds) {
-            say(&format!("broken: {}: {}", broken.name, broken.detail));
+            say(format_args!("broken: {}: {}", broken.name, broken.detail));
         }
         Ok(shown.report.holds())
     }
@@ -122,18 +128,40 @@ impl Demo {
         let placed = |n| meter.show("placed", n);
         let visit = visitor.visit(sampler, self.samples.orders, self.at_once.max(1), placed);
         visit.await.context("not every order could be placed")?;
-        let (ledger, letters) = (Source::Gateway(needs.gateway), folder.letters());
-        let look = Look { database: &**database, ledger, letters, blocked: self.blocked(&sampler) };
-        let orders = self.wait(&look, &meter).await?;
+        let mut look = Look {
+            admin: Admin::new(database.clone(), "shop demo"),
+            ledger: Source::Gateway(needs.gateway.clone()),
+            letters: folder.letters(),
+            blocked: self.blocked(&sampler),
+        };
+        let mut orders = self.wait(&look, &meter).await?;
+        if self.mend {
+            mend(&look.admin, &needs.gateway).await?;
+            look.blocked.clear();
+            orders = self.wait(&look, &meter).await?;
+        }
         let seconds = SystemClock.elapsed().saturating_sub(start).as_secs_f64();
         if orders.open() > look.blocked.len() {
-            stand.running.health().problems.iter().for_each(|problem| say(problem));
+            stand.running.health().problems.iter().for_each(say);
         }
         stand.close().await?;
-        let report = self.report(&look.gather(orders).await?, &sampler, &look.blocked);
+        self.shown(&look, orders, &sampler, seconds).await
+    }
+
+    /// What there is to see, once everything is closed.
+    async fn shown(
+        &self,
+        look: &Look,
+        orders: Orders,
+        sampler: &Sampler,
+        seconds: f64,
+    ) -> anyhow::Result<Shown> {
+        let mut report = self.report(&look.gather(orders).await?, sampler, &look.blocked);
+        let deliveries = Counts::of(&look.admin).await?;
+        report.invariants.push(deliveries.accounted(&look.admin).await?);
         #[allow(clippy::cast_precision_loss)] // there are not so many orders
         let orders_per_second = report.orders as f64 / seconds;
-        Ok(Shown { report, blocked: look.blocked.len(), seconds, orders_per_second })
+        Ok(Shown { report, deliveries, blocked: look.blocked.len(), seconds, orders_per_second })
     }
 
     /// The orders that will not end by themselves.
@@ -164,15 +192,16 @@ impl Demo {
 
     /// Waits until every order has ended that can, and everything that follows from it has
     /// happened; at most for as long as was said.
-    async fn wait(&self, look: &Look<'_>, meter: &Meter) -> anyhow::Result<Orders> {
+    async fn wait(&self, look: &Look, meter: &Meter) -> anyhow::Result<Orders> {
         let until = SystemClock.elapsed() + secs(self.time_limit);
         let mut orders = Orders::default();
         loop {
-            orders.catch_up(look.database).await?;
+            orders.catch_up(&**look.admin.database()).await?;
             let open = orders.open();
             meter.show("ended", (orders.stories.len() - open) as u64);
             let settled = open <= look.blocked.len()
-                && Report::of(&look.gather(orders.clone()).await?, &[]).holds();
+                && Report::of(&look.gather(orders.clone()).await?, &[]).holds()
+                && is_quiet(&look.admin).await?;
             if settled || SystemClock.elapsed() >= until {
                 meter.end();
                 return Ok(orders);
@@ -210,50 +239,32 @@ fn fates(evidence: &Evidence, sampler: &Sampler, orders: u64) -> Invariant {
     Invariant { name: "every order ends as its own data says", holds: wrong.is_none(), detail }
 }
 
+/// The gateway takes everybody's cards again, and what failed is sent back.
+async fn mend(admin: &Admin, gateway: &Gateway) -> anyhow::Result<()> {
+    let dead = admin.dead_letters(None, false).await?;
+    say(format_args!("{} dead letters; the gateway is mended, and they are sent back", dead.len()));
+    let mended = gateway.misbehave(&Faults::default()).await;
+    mended.map_err(|failure| anyhow!("{failure}"))?;
+    for dead in dead {
+        admin.redrive(&dead.id, false, false).await?;
+    }
+    Ok(())
+}
+
 /// Where the evidence is, and what is left out of it.
-struct Look<'a> {
-    database: &'a dyn Database,
+struct Look {
+    admin: Admin,
     ledger: Source,
     letters: PathBuf,
     blocked: BTreeSet<OrderId>,
 }
 
-impl Look<'_> {
+impl Look {
     async fn gather(&self, orders: Orders) -> anyhow::Result<Evidence> {
-        let gather = Evidence::gather(self.database, orders, &self.ledger, &self.letters);
+        let gather =
+            Evidence::gather(&**self.admin.database(), orders, &self.ledger, &self.letters);
         let mut evidence = gather.await?;
         evidence.orders.stories.retain(|id, _| !self.blocked.contains(id));
         Ok(evidence)
-    }
-}
-
-/// What is not the result goes to stderr.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// How far it is, on a terminal.
-struct Meter {
-    of: u64,
-    visible: bool,
-}
-
-impl Meter {
-    fn new(of: u64) -> Self {
-        Meter { of, visible: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&self, what: &str, count: u64) {
-        if self.visible {
-            let tenths = usize::try_from(count * 30 / self.of.max(1)).unwrap_or(30).min(30);
-            let (full, rest) = ("█".repeat(tenths), "░".repeat(30 - tenths));
-            let _ = write!(std::io::stderr(), "\r{full}{rest} {count} of {} {what} ", self.of);
-        }
-    }
-
-    fn end(&self) {
-        if self.visible {
-            let _ = writeln!(std::io::stderr());
-        }
     }
 }

@@ -1,10 +1,12 @@
 //! The binary: what it can be told, one file a command.
 
 mod child;
+mod counts;
 mod demo;
 mod dev;
 mod folder;
 mod gateway;
+mod meter;
 mod place;
 mod serve;
 mod stand;

@@ -129,7 +129,9 @@ fn answer_here(here: &mut (Book, Faults), key: Uuid, ask: &Ask) -> Result<Reply,
         Ask::Charge(request) => book.charge(key, request, faults),
         Ask::Refund(request) => book.refund(key, request),
     };
-    entry.into_iter().for_each(|entry| book.apply(entry));
+    if let Some(entry) = entry {
+        book.apply(entry);
+    }
     Ok(reply)
 }
 

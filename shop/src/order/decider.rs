@@ -216,3 +216,85 @@ fn price(items: &[Item]) -> Result<Money, OrderRefusal> {
     };
     items.iter().map(price).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ids::OrderId, money::Card};
+
+    fn create(items: &[(&str, u32)]) -> CreateOrder {
+        let item = |(id, quantity): &(&str, u32)| Item {
+            product_id: id.parse().unwrap(),
+            quantity: *quantity,
+        };
+        CreateOrder {
+            order_id: OrderId::of_key("o"),
+            customer_id: "ann".parse().unwrap(),
+            items: items.iter().map(item).collect(),
+            card: Card::accepted(),
+        }
+    }
+
+    /// What an order that went through these commands answers to the last.
+    fn after(
+        commands: impl IntoIterator<Item = OrderCommand>,
+    ) -> Result<Vec<&'static str>, OrderRefusal> {
+        let (mut order, mut last) = (Order::initial(), vec![]);
+        let placing = OrderCommand::Create(create(&[("bell", 2)]));
+        for command in [placing].into_iter().chain(commands) {
+            let events = order.decide(command)?;
+            order = events.iter().fold(order, Decider::evolve);
+            last = events;
+        }
+        Ok(last.iter().map(sillage::Events::name).collect())
+    }
+
+    use OrderCommand::{Complete, Create, GiveUp, Pay, TakeBack};
+
+    #[test]
+    fn an_order_is_placed_paid_and_completed() {
+        assert_eq!(after([]).unwrap(), ["order.created"]);
+        assert_eq!(after([Pay]).unwrap(), ["order.paid"]);
+        assert_eq!(after([Pay, Complete]).unwrap(), ["order.completed"]);
+    }
+
+    #[test]
+    fn it_is_given_up_until_it_is_paid() {
+        assert_eq!(after([GiveUp(Why::Unpaid)]).unwrap(), ["order.cancelled"]);
+        assert_eq!(after([Pay, GiveUp(Why::Unpaid)]).unwrap(), [""; 0]);
+        assert_eq!(after([Pay, TakeBack(Why::Unpaid)]).unwrap(), ["order.cancelled"]);
+    }
+
+    #[test]
+    fn whatever_comes_late_or_again_changes_nothing() {
+        let nothing = [""; 0];
+        assert_eq!(after([Create(create(&[("bell", 2)]))]).unwrap(), nothing);
+        assert_eq!(after([GiveUp(Why::Unpaid), Pay]).unwrap(), nothing);
+        assert_eq!(after([GiveUp(Why::Unpaid), TakeBack(Why::Unpaid)]).unwrap(), nothing);
+        assert_eq!(after([Pay, Complete, Complete]).unwrap(), nothing);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(matches!(after([Complete]), Err(OrderRefusal::Never(_))));
+        assert!(matches!(after([GiveUp(Why::Unpaid), Complete]), Err(OrderRefusal::Never(_))));
+        assert!(matches!(Order::initial().decide(Pay), Err(OrderRefusal::Never(_))));
+        let other = Create(create(&[("bell", 3)]));
+        assert_eq!(after([other]), Err(OrderRefusal::AlreadyCreated));
+    }
+
+    #[test]
+    fn a_basket_has_each_product_once_and_its_price() {
+        let order = place(create(&[("shackle", 1), ("bell", 2), ("shackle", 3)])).unwrap();
+        let items: Vec<_> =
+            order.items.iter().map(|i| (i.product_id.as_str(), i.quantity)).collect();
+        assert_eq!(items, [("bell", 2), ("shackle", 4)]);
+        assert_eq!(order.total, Money::cents(2 * 4550 + 4 * 540));
+        let refused = |items: &[(&str, u32)]| place(create(items)).unwrap_err();
+        assert_eq!(refused(&[]), OrderRefusal::NoItems);
+        assert_eq!(refused(&[("bell", 0)]), OrderRefusal::BadQuantity("bell".parse().unwrap()));
+        let twice = [("bell", 600), ("bell", 600)];
+        assert_eq!(refused(&twice), OrderRefusal::BadQuantity("bell".parse().unwrap()));
+        assert_eq!(refused(&[("moon", 1)]), OrderRefusal::UnknownProduct("moon".parse().unwrap()));
+    }
+}

@@ -9,10 +9,9 @@ use shop::{
     order::Status,
 };
 use sillage::{
-    Clock as _, Contract as _, Effects, Events, Expected, Filter, Position, admin::Admin, admin::Outgoing,
+    Clock as _, Contract as _, Effects, Events, Expected, Filter, Position, admin::Outgoing,
     append, mins,
 };
-use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
 async fn a_paid_order_in_stock_is_shipped() {
@@ -35,7 +34,7 @@ async fn a_paid_order_in_stock_is_shipped() {
         "order.completed",
     ];
     assert_eq!(timeline, expected);
-    let timers = Admin::new(world.database.clone(), "test").timers(10).await.unwrap();
+    let timers = world.admin().timers(10).await.unwrap();
     assert!(timers.is_empty(), "paying cancels the timer: {timers:?}");
 }
 
@@ -77,13 +76,7 @@ async fn an_order_that_is_not_paid_in_time_is_cancelled_and_a_late_payment_goes_
     let report = world.settled().await;
     assert_eq!((report.cancelled, report.emails), (1, 1));
     // The charge that had waited for the gateway comes after all, and is paid back.
-    let report = loop {
-        let report = world.audit().await;
-        if report.refunded > 0 && report.holds() {
-            break report;
-        }
-        sillage::Clock::sleep(&world.clock, sillage::ms(20)).await;
-    };
+    let report = world.settled_with(|report| report.refunded > 0).await;
     assert_eq!(report.charged, report.refunded);
     assert_eq!(report.stock.on_hand, report.stock.initial);
     let view = world.until(order, Status::Cancelled).await;
@@ -96,10 +89,9 @@ async fn a_gateway_that_is_down_for_a_while_costs_nothing_but_time() {
     world.register().await;
     world.gateway_down(true).await;
     let order = world.place("o", &["bell"], Card::accepted()).await;
-    sillage::Clock::sleep(&world.clock, mins(5)).await;
+    world.clock.sleep(mins(5)).await;
     assert_eq!(world.see(order).await.status, Status::Placed);
-    let admin = Admin::new(world.database.clone(), "test");
-    assert!(admin.dead_letters(None, true).await.unwrap().is_empty());
+    assert!(world.admin().dead_letters(None, true).await.unwrap().is_empty());
     world.gateway_down(false).await;
     world.until(order, Status::Completed).await;
     world.settled().await;
@@ -124,37 +116,23 @@ async fn a_dead_letter_holds_its_order_and_no_other_until_it_is_sent_back() {
     let faults = Faults { fail_customer: Some(World::customer()), ..Faults::default() };
     world.gateway.misbehave(&faults).await.unwrap();
     let stuck = world.place("stuck", &["bell"], Card::accepted()).await;
-    let admin = Admin::new(world.database.clone(), "test").clock(Arc::new(world.clock));
-    let dead = loop {
-        let dead = admin.dead_letters(Some("payment/payment"), false).await.unwrap();
-        if let Some(dead) = dead.into_iter().next() {
-            break dead;
-        }
-        sillage::Clock::sleep(&world.clock, sillage::ms(20)).await;
-    };
+    let dead = world.dead_letter("payment/payment").await;
     world.gateway.misbehave(&Faults::default()).await.unwrap();
     let other = world.place("other", &["bell"], Card::accepted()).await;
     world.until(other, Status::Completed).await;
     // The time to pay runs out, and `order.cancelled` waits behind `order.created`.
     world.until(stuck, Status::Cancelled).await;
-    admin.redrive(&dead.id, false, false).await.unwrap();
-    let report = loop {
-        let report = world.audit().await;
-        if report.refunded > 0 && report.holds() {
-            break report;
-        }
-        assert!(world.clock.elapsed() < sillage::hours(4), "{report:#?} {:#?} {:#?}", admin.dead_letters(None, true).await, world.see(stuck).await);
-        sillage::Clock::sleep(&world.clock, sillage::ms(20)).await;
-    };
+    world.admin().redrive(&dead, false, false).await.unwrap();
+    let report = world.settled_with(|report| report.refunded > 0).await;
     assert_eq!((report.completed, report.cancelled, report.emails), (1, 1, 2));
-    assert!(admin.dead_letters(None, true).await.unwrap().is_empty());
+    assert!(world.admin().dead_letters(None, true).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_command_from_the_broker_places_an_order_or_is_answered_with_its_refusal() {
     let world = World::open().await;
     world.register().await;
-    let admin = Admin::new(world.database.clone(), "test").clock(Arc::new(world.clock));
+    let admin = world.admin();
     let send = async |key: &str, product: &str| {
         let order_id = OrderId::of_key(key);
         let item = serde_json::json!({ "product_id": product, "quantity": 1 });
@@ -230,16 +208,9 @@ async fn an_order_stored_as_version_1_is_projected_parked_and_sent_back() {
     world.running.service("order").commit(effects).await.unwrap();
     let view = world.until(order, Status::Placed).await;
     assert_eq!((view.total, view.items[0].quantity), (Money::cents(9_100), 2));
-    let admin = Admin::new(world.database.clone(), "test").clock(Arc::new(world.clock));
-    let dead = loop {
-        let dead = admin.dead_letters(Some("payment/payment"), false).await.unwrap();
-        if let Some(dead) = dead.into_iter().next() {
-            break dead;
-        }
-        sillage::Clock::sleep(&world.clock, sillage::ms(20)).await;
-    };
+    let dead = world.dead_letter("payment/payment").await;
     world.gateway.misbehave(&Faults::default()).await.unwrap();
-    admin.redrive(&dead.id, false, false).await.unwrap();
+    world.admin().redrive(&dead, false, false).await.unwrap();
     world.until(order, Status::Completed).await;
     let report = world.settled().await;
     assert_eq!((report.completed, report.charged), (1, 9_100));

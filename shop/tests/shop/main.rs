@@ -1,4 +1,9 @@
 //! The shop as a whole: every path of an order, the HTTP API, mail by SMTP, stored samples.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail as tests do
 
 mod flows;
+mod http;
+mod openapi;
+mod samples;
+mod smtp;
 mod world;

@@ -12,9 +12,9 @@ use shop::{
     order::{Order, OrderCommand, OrderView, PaymentTerm, Status},
     parts::{Needs, Part, assemble},
 };
-use sillage::{App, Clock as _, Database, Running, hours, ms};
+use sillage::{App, Clock as _, Database, Running, Text, admin::Admin, hours, ms};
 use sillage_testkit::{Memory, TokioClock};
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A shop of which everything is in hand.
@@ -31,15 +31,7 @@ impl World {
     pub(crate) async fn open() -> World {
         let clock = TokioClock::default();
         let database: Arc<dyn Database> = Arc::new(Memory::new(Arc::new(clock)));
-        World::on(database, clock, Gateway::in_memory()).await
-    }
-
-    /// The same on a database and a gateway that may have been in use before.
-    pub(crate) async fn on(
-        database: Arc<dyn Database>,
-        clock: TokioClock,
-        gateway: Gateway,
-    ) -> World {
+        let gateway = Gateway::in_memory();
         let letters = tempfile::tempdir().unwrap();
         let mailer = Mailer::folder(letters.path()).unwrap();
         let needs = Needs { gateway: gateway.clone(), mailer, term: PaymentTerm::default() };
@@ -47,10 +39,6 @@ impl World {
         let running = assemble(app, &Part::all(), &needs).start().await.unwrap();
         inventory::fill_shelves(&running.service("inventory")).await.unwrap();
         World { clock, database, gateway, running, letters }
-    }
-
-    pub(crate) fn letters(&self) -> &Path {
-        self.letters.path()
     }
 
     pub(crate) fn customer() -> CustomerId {
@@ -100,10 +88,15 @@ impl World {
 
     /// Waits until everything adds up.
     pub(crate) async fn settled(&self) -> Report {
+        self.settled_with(|_| true).await
+    }
+
+    /// Waits until everything adds up and the report says so.
+    pub(crate) async fn settled_with(&self, says: impl Fn(&Report) -> bool) -> Report {
         let end = self.clock.elapsed() + hours(2);
         loop {
             let report = self.audit().await;
-            if report.holds() {
+            if report.holds() && says(&report) {
                 return report;
             }
             assert!(self.clock.elapsed() < end, "{report:#?} {:?}", self.running.health());
@@ -111,10 +104,29 @@ impl World {
         }
     }
 
-    pub(crate) async fn audit(&self) -> Report {
+    /// The operator.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::new(self.database.clone(), "test").clock(Arc::new(self.clock))
+    }
+
+    /// Waits for a dead letter of this consumer, and names it.
+    pub(crate) async fn dead_letter(&self, consumer: &str) -> Text {
+        let end = self.clock.elapsed() + hours(2);
+        loop {
+            let dead = self.admin().dead_letters(Some(consumer), false).await.unwrap();
+            if let Some(dead) = dead.into_iter().next() {
+                return dead.id;
+            }
+            assert!(self.clock.elapsed() < end, "no dead letter of {consumer}");
+            self.clock.sleep(ms(20)).await;
+        }
+    }
+
+    async fn audit(&self) -> Report {
         let ledger = Source::Gateway(self.gateway.clone());
         let orders = Orders::default();
-        let evidence = Evidence::gather(&*self.database, orders, &ledger, self.letters()).await;
+        let evidence =
+            Evidence::gather(&*self.database, orders, &ledger, self.letters.path()).await;
         Report::of(&evidence.unwrap(), &[])
     }
 }

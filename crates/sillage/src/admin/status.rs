@@ -22,6 +22,8 @@ pub struct ConsumerStatus {
     pub position: Position,
     /// Messages of its topics behind that position; counted up to a bound.
     pub lag: u64,
+    /// When the oldest message it has not passed was produced; `None`: nothing waits.
+    pub waiting_since: Option<Timestamp>,
     /// What its watermarks have passed.
     pub tally: Tally,
     /// Keys that are parked, and of them those that are dead.
@@ -112,7 +114,7 @@ impl Admin {
             let mark = marks.iter().find(|stored| stored.id == id)?;
             serde_json::from_slice::<Mark>(&mark.body).ok().map(|mark| mark.offset.0)
         };
-        let lag = self.lag(&topics, position, passed).await?;
+        let (lag, waiting_since) = self.lag(&topics, position, passed).await?;
         let keys = self.dead_letters(Some(&name), true).await?;
         let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
         let settings: Option<Value> =
@@ -121,6 +123,7 @@ impl Admin {
             topics,
             position: highest,
             lag,
+            waiting_since,
             tally,
             parked_keys: keys.len() as u64,
             dead_letters: keys.iter().filter(|key| key.key.dead).count() as u64,
@@ -131,26 +134,29 @@ impl Admin {
         })
     }
 
-    /// Entries of these topics that their slot's watermark has not passed.
+    /// Entries of these topics that their slot's watermark has not passed, and the first's time.
     async fn lag(
         &self,
         topics: &[String],
         from: Position,
         passed: impl Fn(u32) -> Option<u64>,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Timestamp>)> {
         let topics = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
         let filter = Filter { topics, ..Filter::default() };
-        let (mut at, mut lag, mut seen) = (from, 0, 0);
+        let (mut at, mut lag, mut since, mut seen) = (from, 0, None, 0);
         let passed: Vec<_> = (0..crate::SLOTS).map(passed).collect();
         loop {
             let page = self.database.log(at, &filter, 1000).await?;
             for entry in &page.entries {
                 let slot = usize::try_from(crate::log_broker::slot_for(entry)).unwrap_or(0);
-                lag += u64::from(passed[slot].is_none_or(|passed| entry.position.0 > passed));
+                if passed[slot].is_none_or(|passed| entry.position.0 > passed) {
+                    lag += 1;
+                    since = since.or(Some(entry.time));
+                }
             }
             seen += page.entries.len();
             if page.through <= at || seen >= COUNTED {
-                return Ok(lag);
+                return Ok((lag, since));
             }
             at = page.through;
         }

@@ -4,16 +4,31 @@ use super::SLOTS;
 use super::slots::{Change, Slots, partition};
 use crate::{names, runtime::Mark};
 use sillage_core::{
-    BoxFuture, Database, Delivery, Filter, Inbound, Offset, Page, Position, Receiver, Recorded,
-    Result, Start, Subscription, Text, slot_of,
+    BoxFuture, Database, Delivery, Error, Filter, Inbound, Offset, Page, Position, Receiver,
+    Recorded, Result, Start, Subscription, Text, slot_of,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// Entries read at once.
 const PAGE: usize = 512;
+
+/// A read that goes on by itself, so that whoever waits for it may stop and wait again.
+///
+/// As a future that is polled only now and then it could hold its turn at the database while
+/// others wait behind it: with enough of them, for ever.
+type Reading<T> = AbortOnDropHandle<T>;
+
+fn begin<T: Send + 'static>(read: impl Future<Output = T> + Send + 'static) -> Reading<T> {
+    AbortOnDropHandle::new(tokio::spawn(read))
+}
+
+fn cut_off(error: tokio::task::JoinError) -> Error {
+    Error::unavailable("a read was cut off").because(error)
+}
 
 pub(super) struct LogReceiver {
     database: Arc<dyn Database>,
@@ -21,7 +36,8 @@ pub(super) struct LogReceiver {
     broadcast: bool,
     start: Position,
     filter: Arc<Filter>,
-    reading: Option<BoxFuture<'static, (Position, Result<Page>)>>,
+    reading: Option<Reading<(Position, Result<Page>)>>,
+    placing: Option<Reading<(u32, Result<Position>)>>,
     slots: Arc<Slots>,
     /// For each owned slot: everything up to there was handed over.
     places: BTreeMap<u32, Position>,
@@ -48,6 +64,7 @@ impl LogReceiver {
             start,
             filter,
             reading: None,
+            placing: None,
             slots,
             places: BTreeMap::new(),
             scanned: Position(u64::MAX),
@@ -84,12 +101,7 @@ impl LogReceiver {
     async fn change(&mut self, change: Change) -> Result<Inbound> {
         match change {
             Change::Assigned(slot) => {
-                let (database, consumer) = (self.database.clone(), self.consumer.clone());
-                let place = if self.broadcast {
-                    self.start
-                } else {
-                    stored(&*database, &consumer, slot).await?
-                };
+                let place = if self.broadcast { self.start } else { self.stored(slot).await? };
                 self.places.insert(slot, place);
                 Ok(Inbound::Assigned(vec![partition(slot)]))
             }
@@ -104,6 +116,22 @@ impl LogReceiver {
         }
     }
 
+    /// Where the slot's watermark is.
+    async fn stored(&mut self, slot: u32) -> Result<Position> {
+        loop {
+            let placing = self.placing.get_or_insert_with(|| {
+                let (database, consumer) = (self.database.clone(), self.consumer.clone());
+                begin(async move { (slot, stored(&*database, &consumer, slot).await) })
+            });
+            let placed = placing.await;
+            self.placing = None;
+            match placed.map_err(cut_off)? {
+                (placed, place) if placed == slot => return place,
+                _ => {}
+            }
+        }
+    }
+
     fn forget(&mut self, slot: u32) {
         self.places.remove(&slot);
         let lost = partition(slot);
@@ -112,13 +140,13 @@ impl LogReceiver {
 
     /// Reads a page behind `from`; false where there was nothing new.
     async fn read(&mut self, from: Position) -> Result<bool> {
-        // Kept when this future is dropped: a read that was begun is not begun again.
         let reading = self.reading.get_or_insert_with(|| {
             let (database, filter) = (self.database.clone(), self.filter.clone());
-            Box::pin(async move { (from, database.log(from, &filter, PAGE).await) })
+            begin(async move { (from, database.log(from, &filter, PAGE).await) })
         });
-        let (read_from, page) = reading.await;
+        let read = reading.await;
         self.reading = None;
+        let (read_from, page) = read.map_err(cut_off)?;
         if read_from != from {
             return Ok(true);
         }

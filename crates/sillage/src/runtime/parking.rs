@@ -313,3 +313,6 @@ impl Key {
         Ok(Write::Put { collection, id, sort, body })
     }
 }
+
+#[cfg(test)]
+mod search;

@@ -190,8 +190,7 @@ pub async fn conditions_see_the_state_before_the_own_writes<F: DatabaseFixture>(
 /// before, then the first of the others, in the commit's order.
 pub async fn conditions_answer_by_rank_then_in_their_order<F: DatabaseFixture>(fixture: &F) {
     let database = fixture.open().await;
-    let kept =
-        [append("s", "1"), decide("k", "1", Decision::Done), sorted("c", "mark", text("5"))];
+    let kept = [append("s", "1"), decide("k", "1", Decision::Done), sorted("c", "mark", text("5"))];
     accept(&database, writes(kept)).await;
     let passes = || stream_is("s", exact(1));
     let fenced = || lease_is("none", Epoch(1));

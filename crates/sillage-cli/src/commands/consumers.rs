@@ -1,0 +1,238 @@
+//! `sillage consumers`.
+
+use super::unique;
+use crate::{
+    args::duration,
+    failure::{Exit, Refusal},
+    output::Column,
+    session::Session,
+    text::{brief, millis, printable},
+};
+use anyhow::Result;
+use serde::Serialize;
+use sillage::{
+    Position, Tally, Text, Timestamp,
+    admin::{Admin, ConsumerStatus},
+};
+use std::{fmt::Write as _, time::Duration};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Consumers {
+    /// How each stands
+    List,
+    /// How one stands, and what it has counted
+    Show { name: String },
+    /// Stop it, in all its processes, until it is resumed
+    Pause {
+        name: String,
+        /// Why: it is shown wherever the consumer is, and kept
+        #[arg(long)]
+        why: String,
+    },
+    /// Let it go on
+    Resume { name: String },
+    /// What waits for each; with a limit, exit code 8 where one is over it
+    Lag(Lag),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Lag is counted up to some 10 000 messages a consumer; its seconds are the \
+    age of the oldest message that waits.")]
+pub(crate) struct Lag {
+    /// Only these consumers
+    name: Vec<String>,
+    /// Look again and again, until interrupted or one is over its limit
+    #[arg(long)]
+    watch: bool,
+    /// How long between two looks
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = duration)]
+    every: Duration,
+    /// More messages than that are too many
+    #[arg(long, value_name = "N")]
+    max_messages: Option<u64>,
+    /// An oldest message that has waited longer than that is too old
+    #[arg(long, value_name = "N")]
+    max_seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Standing {
+    name: Text,
+    topics: Vec<String>,
+    position: Position,
+    lag: u64,
+    lag_seconds: f64,
+    waiting_since: Option<String>,
+    members: u64,
+    parked_keys: u64,
+    parked_deliveries: u64,
+    dead_letters: u64,
+    paused: Option<String>,
+    tally: Tally,
+}
+
+impl Standing {
+    fn of(status: ConsumerStatus, now: Timestamp) -> Self {
+        let waited = status.waiting_since.map_or(Duration::ZERO, |since| now.since(since));
+        Standing {
+            name: status.name,
+            topics: status.topics,
+            position: status.position,
+            lag: status.lag,
+            lag_seconds: waited.as_millis() as f64 / 1000.0,
+            waiting_since: status.waiting_since.map(millis),
+            members: status.members,
+            parked_keys: status.parked_keys,
+            parked_deliveries: status.parked_deliveries,
+            dead_letters: status.dead_letters,
+            paused: status.paused,
+            tally: status.tally,
+        }
+    }
+
+    fn waited(&self) -> String {
+        match self.waiting_since {
+            Some(_) => brief(Duration::from_secs_f64(self.lag_seconds)),
+            None => "-".to_owned(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("{}\n", printable(&self.name));
+        let mut say = |what: &str, value: String| {
+            let _ = writeln!(text, "  {what:<12} {}", printable(&value));
+        };
+        say("topics", self.topics.join(", "));
+        say("position", self.position.to_string());
+        say("lag", format!("{} messages, the oldest {}", self.lag, self.waited()));
+        say("members", self.members.to_string());
+        say("paused", self.paused.clone().unwrap_or_else(|| "no".to_owned()));
+        let tally = self.tally;
+        say("received", tally.received.to_string());
+        say("done", tally.done.to_string());
+        say("parked", tally.parked.to_string());
+        say("ignored", tally.ignored.to_string());
+        say("duplicates", tally.duplicates.to_string());
+        let (keys, deliveries) = (self.parked_keys, self.parked_deliveries);
+        say("parked now", format!("{keys} keys with {deliveries} deliveries"));
+        say("dead now", format!("{} keys", self.dead_letters));
+        text
+    }
+}
+
+const COLUMNS: [Column<Standing>; 8] = [
+    ("CONSUMER", |line| line.name.to_string()),
+    ("TOPICS", |line| line.topics.join(", ")),
+    ("LAG", |line| line.lag.to_string()),
+    ("OLDEST", Standing::waited),
+    ("MEMBERS", |line| line.members.to_string()),
+    ("PARKED", |line| line.parked_keys.to_string()),
+    ("DEAD", |line| line.dead_letters.to_string()),
+    ("PAUSED", |line| line.paused.clone().unwrap_or_else(|| "-".to_owned())),
+];
+
+const LAG: [Column<Standing>; 4] = [COLUMNS[0], COLUMNS[2], COLUMNS[3], COLUMNS[4]];
+
+#[derive(Serialize)]
+struct Changed {
+    name: Text,
+    paused: Option<String>,
+    position: Position,
+}
+
+impl Consumers {
+    pub(super) async fn run(self, session: &mut Session) -> Result<()> {
+        let admin = session.admin().await?;
+        match self {
+            Consumers::List => {
+                let standings = standings(&admin, &[]).await?;
+                if standings.is_empty() {
+                    session.out.note("no app with a consumer has ever started on this database");
+                }
+                session.out.rows(&standings, &COLUMNS)
+            }
+            Consumers::Show { name } => {
+                for standing in standings(&admin, &[name]).await? {
+                    session.out.one(&standing, Standing::describe)?;
+                }
+                Ok(())
+            }
+            Consumers::Pause { name, why } => {
+                let name = resolve(&admin, &name).await?;
+                let position = admin.pause(&name, &why).await?.position;
+                changed(session, Changed { name, paused: Some(why), position })
+            }
+            Consumers::Resume { name } => {
+                let name = resolve(&admin, &name).await?;
+                let position = admin.resume(&name).await?.position;
+                changed(session, Changed { name, paused: None, position })
+            }
+            Consumers::Lag(lag) => lag.run(&admin, session).await,
+        }
+    }
+}
+
+fn changed(session: &mut Session, changed: Changed) -> Result<()> {
+    session.out.one(&changed, |changed| {
+        let name = printable(&changed.name);
+        match &changed.paused {
+            Some(why) => format!("{name} is paused: {}", printable(why)),
+            None => format!("{name} goes on"),
+        }
+    })
+}
+
+async fn resolve(admin: &Admin, given: &str) -> Result<Text> {
+    let consumers = admin.consumers().await?;
+    let names = consumers.iter().map(|consumer| &consumer.name);
+    Ok(unique("consumer", given, names, "sillage consumers list")?)
+}
+
+/// How those named stand, or all.
+async fn standings(admin: &Admin, given: &[String]) -> Result<Vec<Standing>> {
+    let now = admin.database().now().await?;
+    let mut consumers = admin.consumers().await?;
+    consumers.sort_by(|one, other| one.name.cmp(&other.name));
+    if !given.is_empty() {
+        let names: Vec<_> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
+        let named = |given: &String| unique("consumer", given, names.iter(), LIST);
+        let wanted: Vec<_> = given.iter().map(named).collect::<Result<_, _>>()?;
+        consumers.retain(|consumer| wanted.contains(&consumer.name));
+    }
+    Ok(consumers.into_iter().map(|status| Standing::of(status, now)).collect())
+}
+
+const LIST: &str = "sillage consumers list";
+
+impl Lag {
+    async fn run(self, admin: &Admin, session: &mut Session) -> Result<()> {
+        loop {
+            let standings = standings(admin, &self.name).await?;
+            session.out.rows(&standings, &LAG)?;
+            let over: Vec<_> = standings.iter().filter_map(|one| self.over(one)).collect();
+            if !over.is_empty() {
+                return Err(Refusal::new(
+                    Exit::CheckFailed,
+                    over.join("; "),
+                    "`sillage consumers show` and `sillage doctor` say what holds it up",
+                )
+                .into());
+            }
+            if !self.watch {
+                return Ok(());
+            }
+            session.out.flush()?;
+            session.sleep(self.every).await;
+        }
+    }
+
+    fn over(&self, standing: &Standing) -> Option<String> {
+        let name = &standing.name;
+        if self.max_messages.is_some_and(|max| standing.lag > max) {
+            return Some(format!("{} messages wait for {name}", standing.lag));
+        }
+        let waited = Duration::from_secs_f64(standing.lag_seconds);
+        let over = self.max_seconds.is_some_and(|max| waited > Duration::from_secs(max));
+        over.then(|| format!("a message has waited {} for {name}", brief(waited)))
+    }
+}
