@@ -87,7 +87,7 @@ impl Sqlite {
         let context =
             Context { path: path.clone(), clock: clock.clone(), changes: changes.clone() };
         let writer = Writer::start(connection, context)?;
-        let readers = Readers::new(path.clone());
+        let readers = Readers::start(path.clone())?;
         Ok(Sqlite { path, clock, readers, leases, changes, writer })
     }
 

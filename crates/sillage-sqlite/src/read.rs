@@ -1,4 +1,7 @@
-//! Readers: a few read-only connections, used one call each on the runtime's blocking threads.
+//! Readers: a few threads, each with a read-only connection of its own.
+//!
+//! *Guarantees.* A read that was begun goes on by itself: a caller that stops polling it holds up
+//! nobody.
 
 use crate::{
     error::describe,
@@ -10,31 +13,42 @@ use sillage_core::{
     Decision, Error, Filter, Head, Page, Position, Recorded, Result, Stored, Text, Version,
 };
 use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// A filtered read looks at this many positions at most, so that it never takes long.
 const WINDOW: u64 = 10_000;
 
-/// The readers of one file.
-pub(crate) struct Readers {
-    idle: Arc<Idle>,
-    permits: Arc<Semaphore>,
-}
+/// A read, with the connection it may use and open.
+type Job = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
 
-struct Idle {
-    path: PathBuf,
-    connections: Mutex<Vec<Connection>>,
+/// The readers of one file. Dropping them waits until their connections are closed.
+pub(crate) struct Readers {
+    path: Arc<PathBuf>,
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf) -> Readers {
-        let most = std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
-        let idle = Idle { path, connections: Mutex::default() };
-        Readers { idle: Arc::new(idle), permits: Arc::new(Semaphore::new(most)) }
+    /// Starts the threads; connections are opened when they are needed.
+    pub(crate) fn start(path: PathBuf) -> Result<Readers> {
+        let (jobs, waiting) = mpsc::channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        let mut readers = Readers { path: Arc::new(path), jobs: Some(jobs), threads: vec![] };
+        let most = thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
+        for _ in 0..most {
+            let waiting = waiting.clone();
+            let spawned = thread::Builder::new()
+                .name("sillage-read".to_owned())
+                .spawn(move || work(&waiting))
+                .map_err(|error| Error::unavailable("no thread can be started").because(error))?;
+            readers.threads.push(spawned);
+        }
+        Ok(readers)
     }
 
     /// Runs `read` in one snapshot of the file.
@@ -42,38 +56,52 @@ impl Readers {
         &self,
         read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let idle = self.idle.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            idle.run(read)
+        let (reply, answer) = oneshot::channel();
+        let path = self.path.clone();
+        let job: Job = Box::new(move |connection| {
+            let _ = reply.send(run(connection, &path, read));
         });
-        match done.await {
-            Ok(done) => done.map_err(|error| describe(&self.idle.path, &error)),
-            Err(error) => Err(Error::unavailable("the runtime is stopping").because(error)),
+        if let Some(jobs) = &self.jobs {
+            // Where the threads are gone, so is `reply`.
+            let _ = jobs.send(job);
+        }
+        let stopped = |error| Error::unavailable("the reading threads have stopped").because(error);
+        let done = answer.await.map_err(stopped)?;
+        done.map_err(|error| describe(&self.path, &error))
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }
 
-impl Idle {
-    fn run<T>(
-        &self,
-        read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let idle = self.connections().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => file::reader(&self.path)?,
-        };
-        let done = read(&connection.transaction()?)?;
-        // One that met an error is not used again.
-        self.connections().push(connection);
-        Ok(done)
+fn work(waiting: &Mutex<mpsc::Receiver<Job>>) {
+    let mut connection = None;
+    loop {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        job(&mut connection);
     }
+}
 
-    fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn run<T>(
+    kept: &mut Option<Connection>,
+    path: &Path,
+    read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let mut connection = match kept.take() {
+        Some(connection) => connection,
+        None => file::reader(path)?,
+    };
+    let done = read(&connection.transaction()?)?;
+    // One that met an error is not used again.
+    *kept = Some(connection);
+    Ok(done)
 }
 
 /// The end of the log, and up to where its entries are gone.
