@@ -5,6 +5,7 @@
 
 mod ci;
 mod examples;
+mod faults;
 mod process;
 mod test;
 mod tidy;
@@ -27,6 +28,8 @@ enum Task {
     Test,
     /// Run the examples and compare what they print
     Examples,
+    /// Kill a shop's processes at random moments, and audit what is left
+    Faults(faults::Faults),
     /// What no lint checks: sizes, words, the floor plan
     Tidy,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run(),
         Task::Test => test::run(),
         Task::Examples => examples::run(),
+        Task::Faults(faults) => faults::run(&faults),
         Task::Tidy => tidy::run(),
     };
     if let Err(error) = result {

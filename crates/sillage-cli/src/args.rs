@@ -23,6 +23,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
+#[allow(clippy::struct_excessive_bools)] // flags are what they are
 pub(crate) struct Globals {
     /// The database: `sqlite:FILE`. Else from ./sillage.toml, ~/.config/sillage/config.toml, or
     /// `sqlite:shop-data/shop.db` if that is there

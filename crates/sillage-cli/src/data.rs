@@ -47,7 +47,8 @@ impl Payload {
             return Ok(bytes.into());
         }
         if !self.set.is_empty() {
-            let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| no_json(&error))?;
+            let mut value: Value =
+                serde_json::from_slice(&bytes).map_err(|error| no_json(&error))?;
             for Assignment { path, value: new } in &self.set {
                 set(&mut value, path, new.clone())?;
             }

@@ -78,7 +78,7 @@ impl Out {
 
     fn table<T>(&mut self, items: &[T], columns: &[Column<T>]) -> io::Result<()> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.set_header(columns.iter().map(|(head, _)| *head));
         for item in items {
             table.add_row(columns.iter().map(|(_, cell)| printable(&cell(item)).into_owned()));

@@ -8,7 +8,7 @@ use crate::{
     output::{Out, ask},
 };
 use anyhow::Result;
-use sillage::{Clock as _, SystemClock, Timestamp, admin::Admin};
+use sillage::{Clock as _, SystemClock, admin::Admin};
 use std::{env, fs, time::Duration};
 
 pub(crate) struct Session {
@@ -72,10 +72,6 @@ impl Session {
             )
             .into()),
         }
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        SystemClock.now()
     }
 
     pub(crate) async fn sleep(&self, length: Duration) {

@@ -10,7 +10,7 @@ use crate::{
 };
 use sillage_core::{
     Clock, Commit, CommitError, Committed, Condition, Database, Document, Effects, Error, Position,
-    Range, Result, Stored, Text,
+    Range, Result, Stored, Text, Write,
 };
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -90,20 +90,20 @@ impl ServiceHandle {
     ///
     /// A commit whose outcome is unknown is tried again with the same ids, so it never doubles.
     pub async fn commit(&self, effects: impl Into<Effects>) -> Result<Committed, CommitError> {
-        self.commit_if(effects.into(), vec![]).await
+        let commit = self.assemble(effects.into(), vec![])?;
+        retried(&self.0.committer, &*self.0.clock, &commit).await.0
     }
 
-    async fn commit_if(
+    fn assemble(
         &self,
         effects: Effects,
         conditions: Vec<Condition>,
-    ) -> Result<Committed, CommitError> {
+    ) -> Result<Commit, CommitError> {
         let now = self.0.clock.now();
         let origin = Origin { service: &self.0.service, now, cause: None };
-        let commit = origin
+        origin
             .commit(effects, conditions)
-            .map_err(|failure| CommitError::Rejected(Error::invalid(failure.source.to_string())))?;
-        retried(&self.0.committer, &*self.0.clock, commit).await
+            .map_err(|failure| CommitError::Rejected(Error::invalid(failure.source.to_string())))
     }
 
     /// Decides on the aggregate's present state and appends what was decided.
@@ -137,11 +137,31 @@ impl ServiceHandle {
                 found.map_or((None, None), |(s, d)| (Some(s.version), Some(d)));
             let collection = names::collection(&self.0.service, D::COLLECTION);
             let read = Condition::Document { collection, id: id.as_str().into(), expected };
-            match self.commit_if(change(document).into(), vec![read]).await {
+            let commit = self.assemble(change(document).into(), vec![read])?;
+            let (answer, doubted) = retried(&self.0.committer, &*self.0.clock, &commit).await;
+            match answer {
+                // A try whose outcome was unknown had been applied after all.
+                Err(CommitError::Conflict { .. }) if doubted && self.is_put(&commit).await? => {
+                    return self.0.committer.commit(Commit::default()).await;
+                }
                 Err(CommitError::Conflict { .. }) => {}
                 answer => return answer,
             }
         }
+    }
+
+    /// Whether all documents that a commit puts are as it puts them.
+    async fn is_put(&self, commit: &Commit) -> Result<bool, CommitError> {
+        for write in &commit.writes {
+            if let Write::Put { collection, id, body, .. } = write {
+                let found = self.0.database.get(collection, &[id]).await;
+                let found = found.map_err(CommitError::Failed)?.pop().flatten();
+                if found.is_none_or(|stored| stored.body != *body) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Documents of the service with sort keys from `from` up to, not including, `until`.
@@ -174,23 +194,24 @@ pub(crate) fn read<D: Document>(collection: &str, stored: &Stored) -> Result<D> 
     })
 }
 
-/// Commits, and while the outcome is unknown tries again with the same ids.
+/// Commits, and while the outcome is unknown tries again with the same ids. Says whether a try
+/// had an unknown outcome.
 pub(crate) async fn retried(
     committer: &Committer,
     clock: &dyn Clock,
-    commit: Commit,
-) -> Result<Committed, CommitError> {
+    commit: &Commit,
+) -> (Result<Committed, CommitError>, bool) {
     let mut answer = committer.commit(commit.clone()).await;
     for tries in 0..3u32 {
         if !matches!(answer, Err(CommitError::Failed(_))) {
-            return answer;
+            return (answer, tries > 0);
         }
         clock.sleep(Duration::from_millis(50 << (2 * tries))).await;
         answer = committer.commit(commit.clone()).await;
-        // The first try had been applied after all: the position is at or before the head.
+        // An earlier try had been applied after all: its position is at or before the head.
         if let Err(CommitError::AlreadyHandled) = answer {
-            return committer.commit(Commit::default()).await;
+            return (committer.commit(Commit::default()).await, true);
         }
     }
-    answer
+    (answer, true)
 }

@@ -96,6 +96,30 @@ async fn two_processes_execute_on_one_stream() {
     }
 }
 
+/// The database applied a commit and could not say so: nothing is decided, or changed, twice.
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_not_doubled() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("hall")).await;
+    let hall = app.service("hall");
+    harness.settle().await;
+    for seat in 0..3 {
+        harness.memory.fail_after_apply(1);
+        let taken = hall.execute::<Row>("a", "a".to_owned()).await.unwrap();
+        assert_eq!(taken.version, sillage::Version(seat + 1));
+        harness.memory.fail_after_apply(1);
+        let add = |count: Option<Count>| {
+            let before = count.map_or(0, |count| count.count);
+            put(Count { id: "all".into(), count: before + 1 })
+        };
+        hall.update::<Count, _>("all", add).await.unwrap();
+    }
+    let stream = harness.memory.stream("hall/row-a", sillage::Version(0), 100).await.unwrap();
+    assert_eq!(stream.len(), 3);
+    assert_eq!(hall.load::<Count>("all").await.unwrap().unwrap().count, 3);
+    app.drain().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_aggregate_in_a_handler_decides_on_what_it_read() {
     async fn take(order: Created, row: Aggregate<Row>) -> Result<Effects, Failure> {

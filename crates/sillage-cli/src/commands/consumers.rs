@@ -4,7 +4,7 @@ use super::unique;
 use crate::{
     args::duration,
     failure::{Exit, Refusal},
-    output::Column,
+    output::{Column, Format},
     session::Session,
     text::{brief, millis, printable},
 };
@@ -36,8 +36,10 @@ pub(crate) enum Consumers {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Lag is counted up to some 10 000 messages a consumer; its seconds are the \
-    age of the oldest message that waits.")]
+#[command(
+    after_help = "Lag is counted up to some 10 000 messages a consumer; its seconds are the \
+    age of the oldest message that waits."
+)]
 pub(crate) struct Lag {
     /// Only these consumers
     name: Vec<String>,
@@ -79,7 +81,7 @@ impl Standing {
             topics: status.topics,
             position: status.position,
             lag: status.lag,
-            lag_seconds: waited.as_millis() as f64 / 1000.0,
+            lag_seconds: waited.as_secs_f64(),
             waiting_since: status.waiting_since.map(millis),
             members: status.members,
             parked_keys: status.parked_keys,
@@ -160,20 +162,20 @@ impl Consumers {
             Consumers::Pause { name, why } => {
                 let name = resolve(&admin, &name).await?;
                 let position = admin.pause(&name, &why).await?.position;
-                changed(session, Changed { name, paused: Some(why), position })
+                changed(session, &Changed { name, paused: Some(why), position })
             }
             Consumers::Resume { name } => {
                 let name = resolve(&admin, &name).await?;
                 let position = admin.resume(&name).await?.position;
-                changed(session, Changed { name, paused: None, position })
+                changed(session, &Changed { name, paused: None, position })
             }
             Consumers::Lag(lag) => lag.run(&admin, session).await,
         }
     }
 }
 
-fn changed(session: &mut Session, changed: Changed) -> Result<()> {
-    session.out.one(&changed, |changed| {
+fn changed(session: &mut Session, changed: &Changed) -> Result<()> {
+    session.out.one(changed, |changed| {
         let name = printable(&changed.name);
         match &changed.paused {
             Some(why) => format!("{name} is paused: {}", printable(why)),
@@ -195,8 +197,8 @@ async fn standings(admin: &Admin, given: &[String]) -> Result<Vec<Standing>> {
     consumers.sort_by(|one, other| one.name.cmp(&other.name));
     if !given.is_empty() {
         let names: Vec<_> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
-        let named = |given: &String| unique("consumer", given, names.iter(), LIST);
-        let wanted: Vec<_> = given.iter().map(named).collect::<Result<_, _>>()?;
+        let resolve = |given: &String| unique("consumer", given, names.iter(), LIST);
+        let wanted: Vec<_> = given.iter().map(resolve).collect::<Result<_, _>>()?;
         consumers.retain(|consumer| wanted.contains(&consumer.name));
     }
     Ok(consumers.into_iter().map(|status| Standing::of(status, now)).collect())
@@ -206,9 +208,18 @@ const LIST: &str = "sillage consumers list";
 
 impl Lag {
     async fn run(self, admin: &Admin, session: &mut Session) -> Result<()> {
+        // One JSON value, also of many looks: a list of them.
+        let list = self.watch && session.out.format == Format::Json;
+        if list {
+            session.out.begin();
+        }
         loop {
             let standings = standings(admin, &self.name).await?;
-            session.out.rows(&standings, &LAG)?;
+            if list {
+                session.out.element(&serde_json::to_string(&standings)?)?;
+            } else {
+                session.out.rows(&standings, &LAG)?;
+            }
             let over: Vec<_> = standings.iter().filter_map(|one| self.over(one)).collect();
             if !over.is_empty() {
                 return Err(Refusal::new(

@@ -21,9 +21,10 @@ pub(super) async fn run(session: &mut Session) -> Result<()> {
     if out.is_table() && out.colour {
         for finding in &findings {
             let line = format!("{}  {}", printable(&finding.what), printable(&finding.finding));
-            let line = match finding.ok {
-                true => format!("✓ {line}"),
-                false => out.paint(&format!("✗ {line}"), Paint::Bad),
+            let line = if finding.ok {
+                format!("✓ {line}")
+            } else {
+                out.paint(&format!("✗ {line}"), Paint::Bad)
             };
             out.line(line)?;
         }

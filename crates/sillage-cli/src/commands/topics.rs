@@ -54,10 +54,10 @@ const COLUMNS: [Column<Line>; 5] = [
 ];
 
 fn join(names: &BTreeSet<String>) -> String {
-    match names.is_empty() {
-        true => "-".to_owned(),
-        false => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    if names.is_empty() {
+        return "-".to_owned();
     }
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl Topics {

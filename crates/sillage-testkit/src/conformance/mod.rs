@@ -101,6 +101,7 @@ macro_rules! database_conformance {
             a_filter_takes_only_what_matches,
             pages_of_a_filter_leave_nothing_out,
             a_rare_match_far_along_the_log_is_found,
+            a_read_nobody_polls_holds_up_nobody,
             through_moves_where_nothing_matched,
             through_is_right_at_the_bounds_of_a_page,
             the_head_is_where_the_log_ends,

@@ -116,8 +116,9 @@ impl Executor {
             Ok(committed) => Ok(committed.position),
             Err(CommitError::Failed(error)) => {
                 tracing::warn!(%error, "a commit's outcome is unknown; it is tried again");
-                match retried(&self.committer, &*self.clock, commit).await {
-                    // It had been applied after all.
+                let (answer, _) = retried(&self.committer, &*self.clock, &commit).await;
+                match answer {
+                    // The first try had been applied after all.
                     Err(CommitError::AlreadyHandled) => {
                         self.committer.commit(Commit::default()).await.map(|c| c.position)
                     }

@@ -268,3 +268,23 @@ pub async fn changed_completes_at_once_when_the_log_is_ahead<F: DatabaseFixture>
     database.changed(before).await;
     other.changed(before).await;
 }
+
+/// A read that was begun and is not polled any more holds up nobody: callers select between a
+/// read and other things, and come back to it or not.
+pub async fn a_read_nobody_polls_holds_up_nobody<F: DatabaseFixture>(fixture: &F) {
+    let database = fixture.open().await;
+    accept(&database, writes([append("s", "1")])).await;
+    let filter = Filter::default();
+    let mut begun: Vec<_> = (0..64).map(|_| database.log(Position(0), &filter, 1)).collect();
+    for read in &mut begun {
+        tokio::select! {
+            biased;
+            _ = read => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+    let limit = Duration::from_secs(30);
+    let other = tokio::time::timeout(limit, database.get("c", &["x"])).await;
+    other.expect("reads that nobody polls hold up this one").unwrap();
+    drop(begun);
+}

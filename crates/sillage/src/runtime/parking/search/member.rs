@@ -335,7 +335,8 @@ impl Intent {
             }
             Intent::Popped(key, id) => {
                 let done = Decision::Done;
-                let (next, mut commit) = key.0.pop(&parked(id), done, Timestamp::default()).unwrap();
+                let (next, mut commit) =
+                    key.0.pop(&parked(id), done, Timestamp::default()).unwrap();
                 commit.writes.insert(0, effect(id));
                 (commit, next)
             }
@@ -369,10 +370,7 @@ fn handled(id: &str) -> Commit {
     let delivery = Delivered { consumer, source, id: id.clone() };
     let until = Some((PARTITION.into(), number(&id).into()));
     let decide = Write::Decide { delivery: delivery.clone(), decision: Decision::Done, until };
-    Commit {
-        conditions: vec![Condition::FirstTime(delivery)],
-        writes: vec![effect(&id), decide],
-    }
+    Commit { conditions: vec![Condition::FirstTime(delivery)], writes: vec![effect(&id), decide] }
 }
 
 fn effect(id: &str) -> Write {

@@ -1,0 +1,193 @@
+//! Kills a shop's processes at random moments and audits what is left: `cargo xtask faults`.
+//!
+//! First it has to show that it can fail: planted bugs must be found. Then trials: each in a folder
+//! below `target/faults`, which stays if anything is wrong.
+
+mod audit;
+mod plant;
+mod stage;
+mod trial;
+
+use crate::process;
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use futures_util::{StreamExt, stream};
+use plant::Bug;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use trial::{Outcome, Trial};
+
+/// How many trials `--short` has: each layout, and one more.
+const SHORT: u32 = 4;
+
+#[derive(clap::Args)]
+pub(crate) struct Faults {
+    /// How many trials
+    #[arg(long, default_value_t = 100)]
+    trials: u32,
+    /// How many orders a trial places
+    #[arg(long, default_value_t = 60)]
+    orders: u64,
+    /// What orders and kills follow from; another one each time unless said
+    #[arg(long)]
+    seed: Option<u32>,
+    /// Four trials, of the shop as the tests build it
+    #[arg(long, conflicts_with = "trials")]
+    short: bool,
+    /// Only the planted bugs
+    #[arg(long)]
+    planted: bool,
+    /// Only this planted bug
+    #[arg(long, value_enum, value_name = "BUG", conflicts_with = "planted")]
+    plant: Option<Bug>,
+    /// How many trials run at once: they mostly wait
+    #[arg(long, default_value_t = 2)]
+    at_once: usize,
+}
+
+/// Plants, then tries; fails if a planted bug is not found, or anything else is.
+pub(crate) fn run(faults: &Faults) -> Result<()> {
+    let seed = faults.seed.unwrap_or_else(rand::random);
+    let folder = process::root().join(format!("target/faults/{seed}"));
+    let shop = faults.build(&folder)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // What is dropped kills its processes.
+        tokio::select! {
+            done = faults.run(&shop, &folder, seed) => done,
+            interrupted = interrupted() => interrupted,
+        }
+    })?;
+    fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))
+}
+
+async fn interrupted() -> Result<()> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = int.recv() => bail!("interrupted"),
+        _ = term.recv() => bail!("told to stop"),
+    }
+}
+
+impl Faults {
+    /// A copy of the shop, so that a build meanwhile changes nothing.
+    fn build(&self, folder: &Path) -> Result<PathBuf> {
+        let (profile, built) = if self.short { ("dev", "debug") } else { ("release", "release") };
+        process::run(process::cargo(&format!("build --profile {profile} -p shop --bin shop")))?;
+        fs::create_dir_all(folder).with_context(|| process::relative(folder))?;
+        let shop = folder.join("shop");
+        fs::copy(process::root().join("target").join(built).join("shop"), &shop)?;
+        Ok(shop)
+    }
+
+    async fn run(&self, shop: &Path, folder: &Path, seed: u32) -> Result<()> {
+        let bugs = self.plant.as_ref().map_or(Bug::value_variants(), std::slice::from_ref);
+        self.plant(bugs, shop, folder).await?;
+        if self.planted || self.plant.is_some() {
+            return Ok(());
+        }
+        let trials = if self.short { SHORT } else { self.trials };
+        println!("{trials} trials of {} orders, seed {seed}", self.orders);
+        let trial = |number: u32| {
+            let seed = (u64::from(seed) << 32) + u64::from(number);
+            let trial = Trial { number, seed, orders: self.orders };
+            let folder = folder.join(number.to_string());
+            async move {
+                let outcome = trial.run(shop, &folder).await.context(process::relative(&folder))?;
+                show(&outcome, &folder)?;
+                anyhow::Ok(outcome)
+            }
+        };
+        let mut trials = stream::iter(1..=trials).map(trial).buffer_unordered(self.at_once.max(1));
+        let mut tally = Tally::default();
+        while let Some(outcome) = trials.next().await.transpose()? {
+            tally.add(&outcome, self.orders);
+        }
+        tally.show();
+        ensure!(tally.failed == 0, "{} trials failed; their folders stay", tally.failed);
+        Ok(())
+    }
+
+    async fn plant(&self, bugs: &[Bug], shop: &Path, folder: &Path) -> Result<()> {
+        let plant = |bug: &Bug| {
+            let (bug, folder) = (*bug, folder.join(format!("{bug:?}")));
+            async move {
+                let found = bug.run(shop, &folder).await;
+                let found = found.with_context(|| {
+                    format!("planted {bug:?} was not found: see {}", process::relative(&folder))
+                })?;
+                println!("planted {bug:?} was found: {found}");
+                fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))
+            }
+        };
+        let mut plants = stream::iter(bugs).map(plant).buffer_unordered(self.at_once.max(1));
+        while plants.next().await.transpose()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Says what became of a trial; if it is well, its folder goes.
+fn show(outcome: &Outcome, folder: &Path) -> Result<()> {
+    let Outcome { number, processes, kills, of_gateway, audit, .. } = outcome;
+    let result = if outcome.passed() { "ok" } else { "FAILED" };
+    println!(
+        "trial {number:>3}: {processes} processes, {kills:>2} kills, {of_gateway} of the gateway; \
+         {:>3} completed, {:>2} cancelled; {:>5.1} s  {result}",
+        audit.completed,
+        audit.cancelled,
+        outcome.took.as_secs_f64()
+    );
+    if outcome.passed() {
+        return fs::remove_dir_all(folder).with_context(|| process::relative(folder));
+    }
+    for wrong in outcome.problems.iter().chain(&audit.broken) {
+        println!("  {wrong}");
+    }
+    println!("  see {}", process::relative(folder));
+    Ok(())
+}
+
+/// All trials together.
+#[derive(Default)]
+struct Tally {
+    trials: u32,
+    failed: u32,
+    kills: u32,
+    of_gateway: u32,
+    orders: u64,
+    lost: u64,
+    charged_twice: u64,
+    broken: usize,
+    problems: usize,
+}
+
+impl Tally {
+    fn add(&mut self, outcome: &Outcome, orders: u64) {
+        self.trials += 1;
+        self.failed += u32::from(!outcome.passed());
+        self.kills += outcome.kills;
+        self.of_gateway += outcome.of_gateway;
+        self.orders += orders;
+        self.lost += outcome.audit.lost;
+        self.charged_twice += outcome.audit.charged_twice;
+        self.broken += outcome.audit.broken.len();
+        self.problems += outcome.problems.len();
+    }
+
+    fn show(&self) {
+        println!();
+        for (name, count) in [
+            ("trials", u64::from(self.trials)),
+            ("kills", u64::from(self.kills)),
+            ("  of the gateway", u64::from(self.of_gateway)),
+            ("orders", self.orders),
+            ("orders lost", self.lost),
+            ("double charges", self.charged_twice),
+            ("broken invariants", self.broken as u64),
+            ("other problems", self.problems as u64),
+        ] {
+            println!("{name:<18}{count:>8}");
+        }
+    }
+}

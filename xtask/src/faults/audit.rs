@@ -1,0 +1,121 @@
+//! What is left of a shop: what `shop verify` finds, and what its files say to everybody.
+
+use super::stage::Stage;
+use anyhow::{Context, Result, bail};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// The gateway's ledger, in a trial's folder.
+pub(super) const LEDGER: &str = "ledger.jsonl";
+/// The database, in a trial's folder.
+pub(super) const DATABASE: &str = "shop.db";
+
+/// How long to wait for the database.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// What became of the orders of one trial.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Audit {
+    pub(super) completed: u64,
+    pub(super) cancelled: u64,
+    pub(super) lost: u64,
+    pub(super) charged_twice: u64,
+    /// Invariants that do not hold, each with what breaks it.
+    pub(super) broken: Vec<String>,
+}
+
+impl Audit {
+    /// Asks `shop verify`, which must find all orders that were placed with this seed.
+    pub(super) async fn of(stage: &Stage, seed: u64, orders: u64) -> Result<Self> {
+        let verify = format!("verify --data . --json --placed-with-seed {seed} --orders {orders}");
+        let output = stage.shop(&verify).output().await.context("`shop verify` did not start")?;
+        let Ok(report) = serde_json::from_slice::<Value>(&output.stdout) else {
+            bail!("`shop {verify}`: {}", String::from_utf8_lossy(&output.stderr).trim());
+        };
+        let mut broken = broken(&report).context("`shop verify` says something else")?;
+        if broken.is_empty() != output.status.success() {
+            bail!("`shop verify` ended by {}, with {} broken", output.status, broken.len());
+        }
+        broken.extend(dead_letters(&stage.folder)?);
+        let count = |name: &str| report[name].as_u64().unwrap_or(0);
+        Ok(Audit {
+            completed: count("completed"),
+            cancelled: count("cancelled"),
+            lost: orders.saturating_sub(count("orders")),
+            charged_twice: charged_twice(&stage.folder)?,
+            broken,
+        })
+    }
+
+    /// Whether everything holds.
+    pub(super) fn holds(&self) -> bool {
+        self.lost == 0 && self.charged_twice == 0 && self.broken.is_empty()
+    }
+}
+
+fn broken(report: &Value) -> Option<Vec<String>> {
+    let mut broken = Vec::new();
+    for invariant in report["invariants"].as_array()? {
+        let (name, detail) = (invariant["name"].as_str()?, invariant["detail"].as_str()?);
+        if !invariant["holds"].as_bool()? {
+            broken.push(format!("{name}: {detail}"));
+        }
+    }
+    Some(broken)
+}
+
+/// No process and no message is at fault for good here, so there should be none.
+fn dead_letters(folder: &Path) -> Result<Vec<String>> {
+    let database = open(folder)?;
+    let mut dead = database.prepare("SELECT consumer, key, failure FROM dead_letters")?;
+    let line = |row: &rusqlite::Row<'_>| {
+        let [consumer, key, failure] = [0, 1, 2]
+            .map(|column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default));
+        Ok(format!("dead letter of {}, key {}: {}", consumer?, key?, failure?))
+    };
+    Ok(dead.query_map([], line)?.collect::<Result<_, _>>()?)
+}
+
+/// How many orders have more than one charge in the ledger.
+fn charged_twice(folder: &Path) -> Result<u64> {
+    let ledger = fs::read_to_string(folder.join(LEDGER)).context(LEDGER)?;
+    let mut charges = HashMap::<String, u64>::new();
+    for line in ledger.lines() {
+        let entry: Value = serde_json::from_str(line).context(LEDGER)?;
+        if entry["kind"] == "charge" {
+            *charges.entry(entry["order_id"].to_string()).or_default() += 1;
+        }
+    }
+    Ok(charges.values().filter(|count| **count > 1).count() as u64)
+}
+
+/// How many facts of these names the log has.
+pub(super) fn facts(folder: &Path, names: &[&str]) -> Result<u64> {
+    let database = open(folder)?;
+    let mut count = database.prepare("SELECT count(*) FROM log WHERE name = ?1")?;
+    let mut count = |name| count.query_row([name], |row| row.get::<_, u32>(0));
+    names.iter().map(|name| Ok(u64::from(count(name)?))).sum()
+}
+
+/// How many orders have ended.
+pub(super) fn ended(folder: &Path) -> Result<u64> {
+    facts(folder, &["order.completed", "order.cancelled"])
+}
+
+/// How far the log is.
+pub(super) fn head(folder: &Path) -> Result<u64> {
+    let head = "SELECT coalesce(max(position), 0) FROM log";
+    Ok(open(folder)?.query_row(head, [], |row| row.get::<_, u32>(0))?.into())
+}
+
+fn open(folder: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(folder.join(DATABASE), flags).context(DATABASE)?;
+    // After a crash somebody has to read the write-ahead log first.
+    database.busy_timeout(BUSY)?;
+    Ok(database)
+}

@@ -1,0 +1,217 @@
+//! The processes of one trial: started, killed, started again, drained.
+//!
+//! *Guarantees.* Whatever becomes of a trial, its processes end with the [`Stage`]. Every port is on
+//! the loopback, and below those that the system gives to callers: a caller of a dead process
+//! would else meet itself there.
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a process may take from SIGTERM to its end: a shop drains for 30 s at most.
+const DRAIN_LIMIT: Duration = Duration::from_secs(40);
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// The gateway is the first process.
+pub(super) const GATEWAY: usize = 0;
+
+/// Which services each shop process runs; `None`: all. The first one has the HTTP API.
+pub(super) type Layout = &'static [Option<&'static str>];
+
+/// The processes of one trial, in a folder of their own.
+pub(super) struct Stage {
+    pub(super) folder: PathBuf,
+    shop: PathBuf,
+    api: u16,
+    gateway: u16,
+    processes: Vec<Process>,
+    opened: Instant,
+    timeline: File,
+}
+
+struct Process {
+    name: String,
+    arguments: String,
+    child: Option<Child>,
+}
+
+impl Stage {
+    /// Starts a gateway and shop processes in a folder that is emptied first.
+    pub(super) fn open(shop: &Path, folder: &Path, layout: Layout) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let mut stage = Stage {
+            folder: folder.to_owned(),
+            shop: shop.to_owned(),
+            api: free_port()?,
+            gateway: free_port()?,
+            processes: Vec::new(),
+            opened: Instant::now(),
+            timeline: File::create(folder.join("timeline.txt"))?,
+        };
+        stage.start_all(layout)?;
+        Ok(stage)
+    }
+
+    /// Starts a gateway and shop processes, in place of all that were killed.
+    pub(super) fn start_all(&mut self, layout: Layout) -> Result<()> {
+        let gateway = format!("gateway --port {}", self.gateway);
+        self.processes = vec![Process::new("gateway", gateway)];
+        for (services, number) in layout.iter().zip(1..) {
+            let port = if number == 1 { self.api } else { 0 };
+            let services = services.map(|names| format!(" --services {names}")).unwrap_or_default();
+            let arguments = format!(
+                "serve --data . --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{}{services}",
+                self.gateway
+            );
+            self.processes.push(Process::new(&format!("serve-{number}"), arguments));
+        }
+        (0..self.size()).try_for_each(|process| self.start(process))
+    }
+
+    /// Where the shop's HTTP API is.
+    pub(super) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api)
+    }
+
+    /// How many processes there are, the gateway among them.
+    pub(super) fn size(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// A command of the shop, in the trial's folder.
+    pub(super) fn shop(&self, arguments: &str) -> Command {
+        let mut command = Command::new(&self.shop);
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(&self.folder)
+            .env_remove("SILLAGE_DATABASE")
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Starts a command of the shop whose output goes to a log of that name.
+    pub(super) fn spawn(&self, name: &str, arguments: &str) -> Result<Child> {
+        let path = self.folder.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(path)?;
+        let mut command = self.shop(arguments);
+        command.stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("`shop {arguments}` did not start"))
+    }
+
+    /// Sends SIGKILL to a process, and waits until it is gone.
+    pub(super) async fn kill(&mut self, index: usize) -> Result<()> {
+        self.check()?;
+        if let Some(mut child) = self.processes[index].child.take() {
+            child.kill().await.with_context(|| format!("{} lives", self.processes[index].name))?;
+        }
+        self.note(format_args!("killed {}", self.processes[index].name))
+    }
+
+    /// Starts a process, for the first time or again.
+    pub(super) fn start(&mut self, index: usize) -> Result<()> {
+        let Process { name, arguments, .. } = &self.processes[index];
+        let child = self.spawn(name, arguments)?;
+        self.note(format_args!("started {name}"))?;
+        self.processes[index].child = Some(child);
+        Ok(())
+    }
+
+    /// Fails if a process stopped by itself.
+    pub(super) fn check(&mut self) -> Result<()> {
+        for Process { name, child, .. } in &mut self.processes {
+            let status = child.as_mut().and_then(|child| child.try_wait().transpose()).transpose();
+            if let Some(status) = status? {
+                *child = None;
+                bail!("{name} stopped by itself ({status}): see {name}.log");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the condition holds; fails after the limit, or if a process stops by itself.
+    pub(super) async fn until(
+        &mut self,
+        what: impl Display,
+        limit: Duration,
+        mut holds: impl AsyncFnMut(&Stage) -> Result<bool>,
+    ) -> Result<()> {
+        let end = Instant::now() + limit;
+        while !holds(self).await? {
+            self.check()?;
+            ensure!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
+            sleep(LOOK).await;
+        }
+        self.note(what)
+    }
+
+    /// Sends SIGTERM to the shop processes, then to the gateway: each has to end well.
+    pub(super) async fn drain(&mut self) -> Result<()> {
+        self.note("SIGTERM to all")?;
+        let mut failed = Vec::new();
+        for group in [(GATEWAY + 1)..self.size(), GATEWAY..(GATEWAY + 1)] {
+            for process in &self.processes[group.clone()] {
+                process.terminate()?;
+            }
+            for Process { name, child, .. } in &mut self.processes[group] {
+                let Some(mut child) = child.take() else { continue };
+                match timeout(DRAIN_LIMIT, child.wait()).await {
+                    Ok(status) if status.as_ref().is_ok_and(ExitStatus::success) => {}
+                    Ok(status) => failed.push(format!("{name} ended by {:?}", status?.to_string())),
+                    Err(_) => failed.push(format!("{name} did not drain")),
+                }
+            }
+        }
+        ensure!(failed.is_empty(), "{}", failed.join(", "));
+        self.note("all drained")
+    }
+
+    /// A line of what happened, for whoever looks into a failed trial.
+    pub(super) fn note(&self, what: impl Display) -> Result<()> {
+        Ok(writeln!(&self.timeline, "{:8} ms  {what}", self.opened.elapsed().as_millis())?)
+    }
+}
+
+impl Process {
+    fn new(name: &str, arguments: String) -> Self {
+        Process { name: name.to_owned(), arguments, child: None }
+    }
+
+    fn terminate(&self) -> Result<()> {
+        // A child that was not waited for keeps its number: no stranger is met.
+        let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = id.and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM).with_context(|| format!("SIGTERM to {}", self.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// No two trials get the same.
+fn free_port() -> Result<u16> {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start: u16 = rand::random();
+    NEXT.compare_exchange(0, start.max(1), Ordering::Relaxed, Ordering::Relaxed).ok();
+    for _ in 0..COUNT {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on the loopback");
+}

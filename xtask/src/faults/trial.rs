@@ -1,0 +1,156 @@
+//! One trial: orders are placed over HTTP while processes are killed; then the shop is left alone,
+//! has to finish, drains, and is audited.
+//!
+//! Slots and projections stay with a dead process until their leases run out, 15 s. So there are two
+//! waves of kills: one while orders are placed, and one as soon as work goes on after it.
+
+use super::audit::{Audit, ended, head};
+use super::stage::{GATEWAY, Layout, Stage};
+use anyhow::{Context, Result, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+use tokio::process::Child;
+use tokio::time::{Instant, sleep, timeout};
+
+/// One process; two, and three that share consumers.
+const LAYOUTS: [Layout; 3] =
+    [&[None], &[None, Some("payment,inventory")], &[None, None, Some("payment,inventory")]];
+
+/// Kills while orders are placed, and milliseconds between them.
+const FIRST_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (4..=7, 20..=1_500);
+/// Kills when work goes on: what is left then is done within a second.
+const SECOND_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (2..=4, 20..=300);
+
+/// How long placing takes at most: a process that is killed is back at once.
+const PLACE_LIMIT: Duration = Duration::from_secs(130);
+/// Until work goes on: more than a lease.
+const RESUME_LIMIT: Duration = Duration::from_secs(40);
+/// Until everything has ended: what was tried in vain while a process was dead may be parked for
+/// over a minute.
+const FINISH_LIMIT: Duration = Duration::from_secs(240);
+
+/// What a trial is to do.
+pub(super) struct Trial {
+    pub(super) number: u32,
+    /// Everything about it follows from this, except what the system makes of it.
+    pub(super) seed: u64,
+    pub(super) orders: u64,
+}
+
+/// What became of it.
+pub(super) struct Outcome {
+    pub(super) number: u32,
+    pub(super) processes: usize,
+    pub(super) kills: u32,
+    pub(super) of_gateway: u32,
+    pub(super) audit: Audit,
+    /// What went wrong besides.
+    pub(super) problems: Vec<String>,
+    pub(super) took: Duration,
+}
+
+impl Outcome {
+    pub(super) fn passed(&self) -> bool {
+        self.problems.is_empty() && self.audit.holds()
+    }
+}
+
+impl Trial {
+    /// Plays it in this folder.
+    pub(super) async fn run(&self, shop: &Path, folder: &Path) -> Result<Outcome> {
+        let layout = LAYOUTS[self.number as usize % LAYOUTS.len()];
+        let start = Instant::now();
+        let mut kills = Kills::new(self.seed);
+        let mut stage = Stage::open(shop, folder, layout)?;
+        let mut problems = Vec::new();
+        let mut failed = |result: Result<()>| {
+            problems.extend(result.err().map(|error| format!("{error:#}")));
+        };
+        failed(self.play(&mut stage, &mut kills).await);
+        failed(stage.drain().await);
+        let audit = match Audit::of(&stage, self.seed, self.orders).await {
+            Ok(audit) => audit,
+            Err(error) => {
+                failed(Err(error));
+                Audit::default()
+            }
+        };
+        Ok(Outcome {
+            number: self.number,
+            processes: stage.size() - 1,
+            kills: kills.all,
+            of_gateway: kills.of_gateway,
+            audit,
+            problems,
+            took: start.elapsed(),
+        })
+    }
+
+    async fn play(&self, stage: &mut Stage, kills: &mut Kills) -> Result<()> {
+        let waves = kills.lot.random_range(FIRST_WAVE.0);
+        let mut visits = Vec::new();
+        for wave in 1..=waves {
+            // Each also asks again for all orders before its own.
+            let orders = self.orders * u64::from(wave) / u64::from(waves);
+            visits.push(self.place(stage, orders)?);
+            kills.one(stage, FIRST_WAVE.1).await?;
+        }
+        for visit in visits {
+            placed(visit).await?;
+        }
+        let before = head(&stage.folder)?;
+        stage.note("all orders are placed")?;
+        let resumed = async |stage: &Stage| {
+            Ok(head(&stage.folder)? > before || ended(&stage.folder)? >= self.orders)
+        };
+        stage.until("work goes on", RESUME_LIMIT, resumed).await?;
+        for _ in 0..kills.lot.random_range(SECOND_WAVE.0) {
+            kills.one(stage, SECOND_WAVE.1).await?;
+        }
+        let finished = async |stage: &Stage| {
+            Ok(ended(&stage.folder)? >= self.orders
+                && Audit::of(stage, self.seed, self.orders).await?.holds())
+        };
+        stage.until("everything has ended", FINISH_LIMIT, finished).await
+    }
+
+    fn place(&self, stage: &Stage, orders: u64) -> Result<Child> {
+        let (seed, url) = (self.seed, stage.url());
+        let place =
+            format!("place --url {url} --seed {seed} --orders {orders} --customers 10 --at-once 4");
+        stage.spawn("place", &place)
+    }
+}
+
+/// Waits until a visit has placed all its orders.
+pub(super) async fn placed(mut visit: Child) -> Result<()> {
+    let status = timeout(PLACE_LIMIT, visit.wait()).await.context("placing takes too long")??;
+    ensure!(status.success(), "not every order could be placed: see place.log");
+    Ok(())
+}
+
+/// Who is killed when.
+struct Kills {
+    lot: StdRng,
+    all: u32,
+    of_gateway: u32,
+}
+
+impl Kills {
+    fn new(seed: u64) -> Self {
+        Kills { lot: StdRng::seed_from_u64(seed), all: 0, of_gateway: 0 }
+    }
+
+    /// Waits for so many milliseconds, kills a process, and starts it again at once.
+    async fn one(&mut self, stage: &mut Stage, gap: RangeInclusive<u64>) -> Result<()> {
+        sleep(Duration::from_millis(self.lot.random_range(gap))).await;
+        let victim = self.lot.random_range(0..stage.size());
+        stage.kill(victim).await?;
+        self.all += 1;
+        self.of_gateway += u32::from(victim == GATEWAY);
+        stage.start(victim)
+    }
+}
