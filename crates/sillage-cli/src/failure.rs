@@ -63,8 +63,7 @@ impl Refusal {
 }
 
 fn of_database(error: &Error, what: String) -> Refusal {
-    let changed = error.source().is_some_and(|source| source.is::<CommitError>());
-    if changed {
+    if error.source().and_then(|source| source.downcast_ref::<CommitError>()).is_some() {
         return Refusal::new(Exit::Conflict, what, "look at it again, then decide");
     }
     let (exit, next) = match error.kind() {

@@ -108,10 +108,8 @@ impl Out {
 
     /// JSON exactly as it is; on a terminal, what could drive it is escaped.
     fn json(&mut self, json: &str) -> io::Result<()> {
-        match self.terminal {
-            true => writeln!(self.stdout, "{}", printable_json(json)),
-            false => writeln!(self.stdout, "{json}"),
-        }
+        let json = if self.terminal { printable_json(json) } else { json.into() };
+        writeln!(self.stdout, "{json}")
     }
 
     /// One of many JSON values whose end is not known yet: an element of a list, or a line.
@@ -168,10 +166,7 @@ impl Out {
             Paint::Undone => 33,
             Paint::Faint => 2,
         };
-        match self.colour {
-            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            false => text.to_owned(),
-        }
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 

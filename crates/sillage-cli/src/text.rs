@@ -18,9 +18,10 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     }
     let mut safe = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match is_hostile(c) {
-            true => safe.extend(c.escape_default()),
-            false => safe.push(c),
+        if is_hostile(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
         }
     }
     Cow::Owned(safe)
@@ -78,10 +79,10 @@ pub(crate) fn time_of_day(time: Timestamp) -> String {
 
 /// When, and how long ago: `2026-01-02T10:02:11.004Z (5m ago)`.
 pub(crate) fn when(time: Timestamp, now: Timestamp) -> String {
-    match time > now {
-        true => format!("{} (in {})", millis(time), brief(time.since(now))),
-        false => format!("{} ({} ago)", millis(time), brief(now.since(time))),
+    if time > now {
+        return format!("{} (in {})", millis(time), brief(time.since(now)));
     }
+    format!("{} ({} ago)", millis(time), brief(now.since(time)))
 }
 
 /// A length of time in one unit: `250ms`, `5s`, `3m`, `2h`, `4d`.

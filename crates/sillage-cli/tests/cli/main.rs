@@ -1,0 +1,12 @@
+//! The binary, as an operator meets it: on a small database that an app has filled.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers fail tests by panicking
+
+mod config;
+mod dlq;
+mod exits;
+mod fixture;
+mod json;
+mod publish;
+mod tail;
+mod trace;

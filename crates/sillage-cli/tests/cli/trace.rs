@@ -1,0 +1,53 @@
+//! The causation tree.
+
+use crate::fixture::{Fixture, HOSTILE};
+
+/// Every number as `0`: times differ from run to run.
+fn normalised(text: &str) -> String {
+    let mut normal = String::new();
+    let mut in_number = false;
+    for c in text.chars() {
+        if !(c.is_ascii_digit() && in_number) {
+            normal.push(if c.is_ascii_digit() { '0' } else { c });
+        }
+        in_number = c.is_ascii_digit();
+    }
+    normal
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_by_correlation_id_message_id_or_key() {
+    let fixture = Fixture::filled().await;
+    let golden = "\
+order.created          shop  0:0:0.0
+└─ payment.failed      shop  +0ms  ✗ card_declined
+   └─ order.cancelled  shop  +0ms  ↩
+0 messages · 0ms
+";
+    let by_key = fixture.run(&["trace", "o-1"]).await.exits(0);
+    assert_eq!(normalised(&by_key.out), golden);
+    let tree = fixture.json(&["trace", "o-1"]).await;
+    let correlation_id = tree["correlation_id"].as_str().unwrap();
+    let message_id = tree["messages"][2]["id"].as_str().unwrap();
+    for id in [correlation_id, message_id] {
+        assert_eq!(normalised(&fixture.run(&["trace", id]).await.exits(0).out), golden);
+    }
+    let follow = ["trace", correlation_id, "--follow"];
+    assert_eq!(normalised(&fixture.run(&follow).await.exits(0).out), golden);
+    assert_eq!(tree["messages"][2]["depth"], 2);
+    assert_eq!(tree["messages"][1]["reason"], "card_declined");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_and_what_waits_behind_them_are_marked() {
+    let fixture = Fixture::filled().await;
+    let golden = "\
+order.created  shop  0:0:0.0  ✗ dead in shop/billing: gone \\u{0b}[0J\\u{0b}0m (0 attempt)
+order.created  shop  0:0:0.0  ⏸ waits behind it in shop/billing
+0 messages · 0ms · 0 dead · 0 parked
+";
+    let ran = fixture.run(&["trace", "bad"]).await.exits(0);
+    assert_eq!(normalised(&ran.out), golden);
+    let marks = &fixture.json(&["trace", "bad"]).await["messages"][0]["marks"];
+    assert_eq!(marks[0]["failure"], HOSTILE);
+}
