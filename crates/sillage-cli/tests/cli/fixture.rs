@@ -47,11 +47,16 @@ pub(crate) struct EmailDue {
 #[derive(Document, Serialize, Deserialize, Clone, Debug, Default)]
 #[document(collection = "orders")]
 pub(crate) struct OrderView {
-    cancelled: bool,
+    #[document(id)]
+    order_id: String,
 }
 
 /// What a hostile customer writes: it would clear the screen.
 pub(crate) const HOSTILE: &str = "gone \u{1b}[2J\u{9b}31m";
+
+async fn cancel_order(failed: PaymentFailed) -> Effects {
+    publish(Cancelled { order_id: failed.order_id })
+}
 
 /// Fails for the key `bad` while it is broken, and for every order whose note says so.
 pub(crate) fn shop(broken: &Arc<AtomicBool>) -> Service {
@@ -73,11 +78,8 @@ pub(crate) fn shop(broken: &Arc<AtomicBool>) -> Service {
             )))
         }
     };
-    async fn cancel_order(failed: PaymentFailed) -> Effects {
-        publish(Cancelled { order_id: failed.order_id })
-    }
-    let orders =
-        Projection::<OrderView>::new("orders", 1).on::<Cancelled>(|view, _| view.cancelled = true);
+    let orders = Projection::<OrderView>::new("orders", 1)
+        .on::<Cancelled>(|view, event| view.order_id.clone_from(&event.order_id));
     Service::new("shop")
         .consumer(Consumer::new("billing").on(bill).retry(Retry::never()))
         .consumer(Consumer::new("orders").on(cancel_order))

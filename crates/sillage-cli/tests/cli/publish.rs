@@ -92,7 +92,7 @@ async fn one_message_with_changes() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_editor_has_the_last_word() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     let fixture = Fixture::empty().await;
     let editor = fixture.folder.join("editor");
     std::fs::write(&editor, "#!/bin/sh\nsed -i 's/draft/final/' \"$1\"\n").unwrap();
