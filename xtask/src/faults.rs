@@ -41,6 +41,9 @@ pub(crate) struct Faults {
     /// Only this planted bug
     #[arg(long, value_enum, value_name = "BUG", conflicts_with = "planted")]
     plant: Option<Bug>,
+    /// Keep the folders also of trials that passed
+    #[arg(long)]
+    keep: bool,
     /// How many trials run at once: they mostly wait
     #[arg(long, default_value_t = 2)]
     at_once: usize,
@@ -59,7 +62,10 @@ pub(crate) fn run(faults: &Faults) -> Result<()> {
             interrupted = interrupted() => interrupted,
         }
     })?;
-    fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))
+    if !faults.keep {
+        fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))?;
+    }
+    Ok(())
 }
 
 async fn interrupted() -> Result<()> {
@@ -95,7 +101,10 @@ impl Faults {
             let folder = folder.join(number.to_string());
             async move {
                 let outcome = trial.run(shop, &folder).await.context(process::relative(&folder))?;
-                show(&outcome, &folder)?;
+                show(&outcome, &folder);
+                if outcome.passed() && !self.keep {
+                    fs::remove_dir_all(&folder)?;
+                }
                 anyhow::Ok(outcome)
             }
         };
@@ -127,8 +136,8 @@ impl Faults {
     }
 }
 
-/// Says what became of a trial; if it is well, its folder goes.
-fn show(outcome: &Outcome, folder: &Path) -> Result<()> {
+/// Says what became of a trial.
+fn show(outcome: &Outcome, folder: &Path) {
     let Outcome { number, processes, kills, of_gateway, audit, .. } = outcome;
     let result = if outcome.passed() { "ok" } else { "FAILED" };
     println!(
@@ -138,14 +147,12 @@ fn show(outcome: &Outcome, folder: &Path) -> Result<()> {
         audit.cancelled,
         outcome.took.as_secs_f64()
     );
-    if outcome.passed() {
-        return fs::remove_dir_all(folder).with_context(|| process::relative(folder));
-    }
     for wrong in outcome.problems.iter().chain(&audit.broken) {
         println!("  {wrong}");
     }
-    println!("  see {}", process::relative(folder));
-    Ok(())
+    if !outcome.passed() {
+        println!("  see {}", process::relative(folder));
+    }
 }
 
 /// All trials together.

@@ -139,8 +139,8 @@ impl Consumer {
         self
     }
 
-    /// Every process gets every message; nothing is stored, so nothing is caught up after a stop,
-    /// and effects may be committed once a process.
+    /// Every process gets every message, from its start on; what came while it was stopped is not
+    /// caught up. Effects are committed once all the same: by the process that is first.
     pub fn broadcast(mut self) -> Self {
         self.broadcast = true;
         self.start = Start::Latest;

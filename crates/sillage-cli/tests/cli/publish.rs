@@ -13,7 +13,7 @@ async fn what_tail_writes_publish_takes() {
         name: "order.noted".into(),
         version: 3,
         topic: Some("order".into()),
-        key: Some(Key::from_bytes(vec![0xff, 0])),
+        key: Some(Key::from_bytes(vec![0xff, 1])),
         time: Timestamp::from_micros(1_700_000_000_000_001),
         correlation_id: "c".into(),
         causation_id: None,

@@ -41,13 +41,19 @@ order.created          shop  0:0:0.0
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_and_what_waits_behind_them_are_marked() {
     let fixture = Fixture::filled().await;
-    let golden = "\
+    let dead = "\
 order.created  shop  0:0:0.0  ✗ dead in shop/billing: gone \\u{0b}[0J\\u{0b}0m (0 attempt)
-order.created  shop  0:0:0.0  ⏸ waits behind it in shop/billing
-0 messages · 0ms · 0 dead · 0 parked
+0 message · 0ms · 0 dead
 ";
-    let ran = fixture.run(&["trace", "bad"]).await.exits(0);
-    assert_eq!(normalised(&ran.out), golden);
+    let waits = "\
+order.created  shop  0:0:0.0  ⏸ waits in shop/billing behind an earlier one of its key
+0 message · 0ms · 0 parked
+";
+    let ids = ["tail", "--until-end", "--key", "bad", "--fmt", "{id}"];
+    let ids = fixture.run(&ids).await.exits(0);
+    for (id, golden) in ids.lines().iter().zip([dead, waits]) {
+        assert_eq!(normalised(&fixture.run(&["trace", id]).await.exits(0).out), golden);
+    }
     let marks = &fixture.json(&["trace", "bad"]).await["messages"][0]["marks"];
     assert_eq!(marks[0]["failure"], HOSTILE);
 }

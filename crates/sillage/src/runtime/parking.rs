@@ -197,7 +197,8 @@ impl Key {
         }
         let mut next = self.clone();
         next.state.head += 1;
-        next.state.bytes -= head.bytes();
+        // The head may have been edited since the key was read: then the commit is refused.
+        next.state.bytes = next.state.bytes.saturating_sub(head.bytes());
         next.state.dead = false;
         next.state.attempts = 0;
         next.state.redrives = 0;
@@ -262,9 +263,11 @@ impl Key {
     /// An operator puts an edited copy in the head's place: its row says replaced, the copy has
     /// an id of its own and the same operation id.
     pub(crate) fn edit(&self, head: &Parked, edited: &Message, now: Timestamp) -> Result<Commit> {
-        let (_, mut commit) = self.redrive(now)?;
-        let old = self.delivered(head);
         let copy = Parked::copy(edited)?;
+        let mut resized = self.clone();
+        resized.state.bytes = self.state.bytes.saturating_sub(head.bytes()) + copy.bytes();
+        let (_, mut commit) = resized.redrive(now)?;
+        let old = self.delivered(head);
         commit.conditions.push(Condition::Decided(old.clone(), Decision::Parked));
         let replaced = Decision::Replaced;
         commit.writes.push(Write::Decide { delivery: old, decision: replaced, until: None });

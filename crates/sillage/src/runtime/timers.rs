@@ -7,6 +7,7 @@
 
 use super::{assemble::Timer, committer::Committer, health::Vital};
 use crate::names;
+use futures_util::future::join_all;
 use sillage_core::{
     Clock, Commit, CommitError, Condition, Database, Range, Result, Stored, Timestamp, Write,
     from_json,
@@ -53,9 +54,8 @@ impl Pump {
     /// Fires what is due; answers how long nothing more can be.
     async fn fire(&self) -> Result<Duration> {
         let due = self.database.list(names::TIMERS, Range::Due, PAGE).await?;
-        for timer in &due {
-            self.fire_one(timer).await;
-        }
+        // All at once: they share a durable write.
+        join_all(due.iter().map(|timer| self.fire_one(timer))).await;
         if due.len() == PAGE {
             return Ok(Duration::ZERO);
         }

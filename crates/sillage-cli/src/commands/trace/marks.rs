@@ -35,7 +35,7 @@ impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let consumer = printable(&self.consumer);
         let (Some(failure), Some(attempts)) = (&self.failure, self.attempts) else {
-            return write!(f, "⏸ waits behind it in {consumer}");
+            return write!(f, "⏸ waits in {consumer} behind an earlier one of its key");
         };
         let (state, why) = (self.state, printable(failure));
         let sign = if self.is_dead() { "✗" } else { "⏸" };

@@ -27,10 +27,13 @@ impl Member {
         }
     }
 
-    /// Takes over a parked key as it is in the database.
+    /// Takes over a parked key as it is in the database, where its partition is this member's.
     pub(super) fn hold(&mut self, key: Key) {
         let name = self.lane_name(&key);
         self.let_key_go(name);
+        if !self.owned().any(|owned| owned.name == key.state.partition) {
+            return;
+        }
         if !key.state.dead {
             self.due.insert((key.state.next_try, name));
         }

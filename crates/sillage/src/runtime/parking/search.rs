@@ -7,6 +7,7 @@
 //! operators are modelled step by step. Each bug that the algorithm guards against is planted
 //! once, and the search must find it.
 
+mod intent;
 mod invariants;
 mod member;
 mod operator;
@@ -19,7 +20,7 @@ use sillage_core::{
     Commit, Condition, Decision, Key as MessageKey, Message, MessageId, Position, Timestamp, Write,
 };
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque, hash_map::DefaultHasher},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 use store::Store;
@@ -61,6 +62,7 @@ pub(super) struct Plan {
     failures: u8,
     handovers: u8,
     careful: bool,
+    zombies: bool,
     verbs: &'static [Verb],
     bug: Bug,
 }
@@ -207,10 +209,18 @@ impl Seen {
     }
 }
 
+impl System {
+    fn store_print(&self) -> u64 {
+        let mut h = DefaultHasher::new();
+        (&self.store, &self.restored).hash(&mut h);
+        h.finish()
+    }
+}
+
 impl Plan {
     fn start(&self) -> System {
         System {
-            store: Store { epoch: 1, ..Store::default() },
+            store: Store::new(),
             members: [Member::owner(), Member::default()],
             operators: self.verbs.iter().map(|verb| Operator::Waits(*verb)).collect(),
             acts: 0,
@@ -236,18 +246,21 @@ impl Plan {
         let start = self.start();
         seen.number(&start);
         seen.from.push((0, "", ""));
+        let mut checked = HashSet::new();
         let mut open = VecDeque::from([(0, start)]);
         while let Some((from, system)) = open.pop_front() {
             let steps = self.steps(&system);
-            let violation = match steps.is_empty() {
-                true => system.violation().or_else(|| system.violation_at_the_end(self)),
-                false => system.violation(),
-            };
+            let is_end = steps.iter().all(|(who, ..)| *who == "operator")
+                && !system.operators.iter().any(Operator::is_under_way);
+            let checked = !checked.insert(system.store_print());
+            let violation = (!checked).then(|| system.violation()).flatten();
+            let at_the_end = || is_end.then(|| system.violation_at_the_end(self)).flatten();
+            let violation = violation.or_else(at_the_end);
             if let Some(what) = violation {
                 let violation = Some(seen.history(from, &what));
                 return Found { states: seen.numbers.len(), violation };
             }
-            if steps.is_empty() {
+            if is_end {
                 seen.ends.push(from);
             }
             for (who, did, next) in steps {
@@ -265,7 +278,7 @@ impl Plan {
 }
 
 const PLAN: Plan =
-    Plan { messages: 3, failures: 2, handovers: 1, careful: false, verbs: &[], bug: Bug::None };
+    Plan { messages: 3, failures: 2, handovers: 1, careful: false, zombies:false, verbs: &[], bug: Bug::None };
 
 fn holds(what: &str, plan: Plan) {
     let found = plan.search();

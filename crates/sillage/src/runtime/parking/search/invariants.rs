@@ -1,13 +1,13 @@
 //! What must hold in every state, and at every end.
 
-use super::{Held, Plan, System, member::read_key, number};
-use crate::{names, runtime::parking::Parked};
+use super::{Held, Plan, System, number};
+use crate::names;
 use sillage_core::{Decision, Text};
 
 impl System {
     /// What is wrong in this state.
     pub(super) fn violation(&self) -> Option<String> {
-        let key = read_key(self);
+        let key = self.store.key();
         let parked = match &key {
             Some(key) => match self.parked(key) {
                 Ok(parked) => parked,
@@ -22,18 +22,14 @@ impl System {
 
     /// The ids of the parked deliveries, from head to tail.
     fn parked(&self, key: &Held) -> Result<Vec<Text>, String> {
-        let state = &key.0.state;
-        let read = |number| {
-            let stored = self.store.get(names::PARKED, &names::parked(&key.0.id, number));
-            let stored = stored.ok_or_else(|| format!("parked delivery {number} is missing"))?;
-            Ok(serde_json::from_slice::<Parked>(&stored.body).unwrap().id)
-        };
-        (state.head..state.tail).map(read).collect()
+        let missing = |number| format!("parked delivery {number} is missing");
+        let read = |number| self.store.parked(key, number).ok_or_else(|| missing(number));
+        (key.0.state.head..key.0.state.tail).map(read).collect()
     }
 
     /// Every row that says parked has a delivery between head and tail, and the other way.
     fn orphans(&self, parked: &[Text]) -> Option<String> {
-        let rows = self.store.inbox.iter().filter(|(_, row)| row.0 == Decision::Parked);
+        let rows = self.store.inbox().iter().filter(|(_, row)| row.0 == Decision::Parked);
         let rows: Vec<_> = rows.map(|(id, _)| id.clone()).collect();
         let documents = self.store.list(names::PARKED).len();
         let orphan = rows.iter().find(|id| !parked.contains(id)).map(|id| ("row of", id));
@@ -54,7 +50,7 @@ impl System {
             let numbers = ids.iter().map(|id| number(id));
             numbers.filter(|number| !self.restored.contains(number)).is_sorted_by(|a, b| a < b)
         };
-        let effects = &self.store.effects;
+        let effects = self.store.effects();
         let twice = |id: &&Text| effects.iter().filter(|e| number(e) == number(id)).count() > 1;
         if let Some(id) = effects.iter().find(twice) {
             return Some(format!("the effect of {id} is doubled: {effects:?}"));
@@ -66,22 +62,23 @@ impl System {
     /// Where nothing more happens: each message has had its effect, or an operator or a dead
     /// letter says why not.
     pub(super) fn violation_at_the_end(&self, plan: &Plan) -> Option<String> {
-        let key = read_key(self);
+        let key = self.store.key();
         let dead = key.as_ref().is_some_and(|key| key.0.state.dead);
         if key.is_some() && !dead {
             return Some("a parked key that is not dead is not tried again".into());
         }
-        let owner = self.members.iter().find(|member| member.epoch == self.store.epoch)?;
+        let owner = self.members.iter().find(|member| member.epoch == self.store.epoch())?;
+        // A key that is gone may be known for longer: the next delivery finds out.
         let known = owner.held.as_ref().map(|held| held.0.version);
-        if known != key.map(|key| key.0.version) {
+        if key.is_some_and(|key| known != Some(key.0.version)) {
             return Some("the owner does not know the parked key as it is".into());
         }
         let copies = (1..=plan.messages).map(|number| format!("c{number}"));
-        let copies = copies.filter(|copy| self.store.inbox.contains_key(&**copy));
+        let copies = copies.filter(|copy| self.store.inbox().contains_key(&**copy));
         let originals = (1..=plan.messages).map(|number| format!("m{number}"));
         let lost = originals.chain(copies).find(|id| {
-            let done = self.store.effects.iter().any(|effect| **effect == **id);
-            let row = self.store.inbox.get(&**id).map(|row| row.0);
+            let done = self.store.effects().iter().any(|effect| **effect == **id);
+            let row = self.store.inbox().get(&**id).map(|row| row.0);
             let told = match row {
                 Some(Decision::Parked) => dead,
                 Some(Decision::Skipped | Decision::Replaced) => true,

@@ -2,7 +2,6 @@
 //! between which anything else may happen.
 
 use super::{Bug, Held, Plan, Steps, System, intent::Answer, intent::Intent};
-use crate::names;
 use sillage_core::Text;
 
 /// A process that may own the partition.
@@ -78,22 +77,27 @@ impl Member {
             next.members[place] = member;
             steps.push((["A", "B"][place], what, next));
         };
-        let is_zombie = member.epoch != system.store.epoch;
         match member.life {
             Life::Away if system.handovers > 0 => {
                 let settled = system.store.settled()..system.members[1 - place].front;
-                settled.for_each(|mark| step("takes over", &|m, next| m.take_over(next, mark)));
+                for mark in settled {
+                    step("takes over", &|member, next| {
+                        member.take_over(next, mark);
+                        // All that a zombie may still commit is refused: without it there is
+                        // less to search.
+                        if next.handovers == 0 && !plan.zombies {
+                            next.members[1 - place] = Member::default();
+                        }
+                    });
+                }
             }
             Life::Loading => step("loads", &|member, next| member.load(next, plan)),
-            // Its commits are refused: what it still does is searched where the plan says so.
-            _ if is_zombie && system.handovers == 0 && !plan.zombies => return,
             Life::Away | Life::Running => {}
         }
-        if is_zombie && member.life != Life::Away {
-            step("learns that it lost the partition", &|member, _| member.lose());
-        }
-        if is_zombie && member.life == Life::Away && system.handovers == 0 {
-            return;
+        if member.life == Life::Running && member.epoch != system.store.epoch() {
+            step("learns that it lost the partition", &|member, next| {
+                member.lose(next);
+            });
         }
         member.reloads(system, &mut step);
         member.delivers(system, plan, &mut step);
@@ -106,9 +110,7 @@ impl Member {
     /// The other has settled its watermark up to `mark` before.
     fn take_over(&mut self, system: &mut System, mark: u8) {
         system.handovers -= 1;
-        system.store.settle(mark);
-        system.store.epoch += 1;
-        (self.life, self.epoch) = (Life::Loading, system.store.epoch);
+        (self.life, self.epoch) = (Life::Loading, system.store.hand_over(mark));
     }
 
     fn load(&mut self, system: &System, plan: &Plan) {
@@ -120,7 +122,10 @@ impl Member {
     }
 
     /// As `let_go`: handlers that run are not stopped.
-    fn lose(&mut self) {
+    fn lose(&mut self, system: &System) {
+        if system.handovers == 0 {
+            return *self = Member::default();
+        }
         self.life = Life::Away;
         self.held = None;
         self.is_old = self.lanes[FRONT].is_some();
@@ -177,7 +182,9 @@ impl Member {
         }
         let Some(Doing::Handling(id)) = &self.lanes[FRONT] else { return };
         if self.is_old && plan.bug != Bug::OldWork {
-            return step("drops what it lost", &|member, _| member.delivered());
+            return step("drops what it lost", &|member, _| {
+                (member.lanes[FRONT], member.is_old) = (None, false);
+            });
         }
         step("handles it", &|member, _| member.submit(FRONT, Intent::Handled(id.clone())));
         for dead in [false, true].into_iter().filter(|_| system.failures > 0) {
@@ -232,40 +239,26 @@ impl Member {
                 }
             }
             Some(Doing::Answered(intent, answer)) if is_first => {
-                step("is answered", &|member, _| member.answered(lane, intent, *answer));
+                step("is answered", &|member, next| member.answered(lane, intent, *answer, next));
             }
             _ => {}
         }
     }
 
-    fn answered(&mut self, lane: usize, intent: &Intent, answer: Answer) {
+    fn answered(&mut self, lane: usize, intent: &Intent, answer: Answer, system: &System) {
         self.line.remove(0);
+        self.lanes[lane] = None;
         if answer == Answer::Done && !matches!(intent, Intent::Handled(_)) {
             self.hold(intent.commit(None).1);
         }
+        let is_old = lane == FRONT && std::mem::take(&mut self.is_old);
         match (lane, answer) {
             (HEAD, Answer::Done) => {}
             (HEAD, Answer::Fenced) => self.hold(None),
             (_, Answer::Conflict) | (HEAD, Answer::AlreadyHandled) => self.is_stale = true,
-            (_, Answer::Fenced) if !self.is_old => self.lose(),
+            (_, Answer::Fenced) if !is_old => self.lose(system),
             (_, Answer::Fenced) => {}
-            (_, Answer::Done | Answer::AlreadyHandled) => self.front += u8::from(!self.is_old),
+            (_, Answer::Done | Answer::AlreadyHandled) => self.front += u8::from(!is_old),
         }
-        match lane {
-            FRONT => self.delivered(),
-            _ => self.lanes[HEAD] = None,
-        }
-    }
-
-    fn delivered(&mut self) {
-        self.lanes[FRONT] = None;
-        self.is_old = false;
-    }
-}
-
-/// How far the watermark is settled.
-impl super::Store {
-    pub(super) fn settled(&self) -> u8 {
-        self.get(names::WATERMARKS, "log/0").map_or(0, |stored| stored.body[0])
     }
 }

@@ -22,7 +22,7 @@ pub(super) enum Verb {
 pub(super) enum Operator {
     Waits(Verb),
     Read(Verb, Held, Text),
-    ReadSkipped(Held, Taken, Option<Held>),
+    ReadSkipped(Taken, Option<Held>),
     Ended,
 }
 
@@ -32,7 +32,9 @@ pub(super) struct Taken(Version, Skipped);
 
 impl Hash for Taken {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.0, &self.1.parked.id).hash(state);
+        let Skipped { key_id, key, parked } = &self.1;
+        let key = Key { id: key_id.clone(), version: None, state: key.clone() };
+        (self.0, &parked.id, Held(key)).hash(state);
     }
 }
 
@@ -52,10 +54,9 @@ impl Operator {
                 }
             }
             Operator::Waits(verb) => {
-                let key = system.store.key();
-                if let Some((key, head)) = key.and_then(|key| Some((key.clone(), system.store.head(&key)?))) {
-                    step("reads the key", Operator::Read(*verb, key, head), &|_| {});
-                }
+                let Some(key) = system.store.key() else { return };
+                let Some(head) = system.store.head(&key) else { return };
+                step("reads the key", Operator::Read(*verb, key, head), &|_| {});
             }
             Operator::Read(verb, key, head) => {
                 let (what, commit) = match verb {
@@ -66,9 +67,11 @@ impl Operator {
                         ("edits", key.0.edit(&parked(head), &copy, now).unwrap())
                     }
                 };
-                step(what, Operator::Ended, &|next| drop(next.act(commit.clone(), plan)));
+                step(what, Operator::Ended, &|next| {
+                    next.act(commit.clone(), plan);
+                });
             }
-            Operator::ReadSkipped(_, taken, key) => step("restores", Operator::Ended, &|next| {
+            Operator::ReadSkipped(taken, key) => step("restores", Operator::Ended, &|next| {
                 let key = key.as_ref().map(|key| &key.0);
                 let Ok((_, mut commit)) = Key::restore(key, &taken.1, now) else { return };
                 take_skipped(&mut commit, taken);
@@ -119,7 +122,5 @@ fn take_skipped(commit: &mut Commit, taken: &Taken) {
 fn read_skipped(system: &System) -> Option<Operator> {
     let stored = system.store.list(names::SKIPPED).pop()?;
     let skipped: Skipped = serde_json::from_slice(&stored.body).unwrap();
-    let of_it = Key { id: skipped.key_id.clone(), version: None, state: skipped.key.clone() };
-    let taken = Taken(stored.version, skipped);
-    Some(Operator::ReadSkipped(Held(of_it), taken, system.store.key()))
+    Some(Operator::ReadSkipped(Taken(stored.version, skipped), system.store.key()))
 }
