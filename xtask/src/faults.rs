@@ -138,11 +138,11 @@ impl Faults {
 
 /// Says what became of a trial.
 fn show(outcome: &Outcome, folder: &Path) {
-    let Outcome { number, processes, kills, of_gateway, audit, .. } = outcome;
+    let Outcome { number, processes, kills, of_gateway, amid_work, audit, .. } = outcome;
     let result = if outcome.passed() { "ok" } else { "FAILED" };
     println!(
-        "trial {number:>3}: {processes} processes, {kills:>2} kills, {of_gateway} of the gateway; \
-         {:>3} completed, {:>2} cancelled; {:>5.1} s  {result}",
+        "trial {number:>3}: {processes} shop processes, {kills:>2} kills ({of_gateway} of the gateway, \
+         {amid_work:>2} amid work); {:>3} completed, {:>2} cancelled; {:>5.1} s  {result}",
         audit.completed,
         audit.cancelled,
         outcome.took.as_secs_f64()
@@ -162,6 +162,7 @@ struct Tally {
     failed: u32,
     kills: u32,
     of_gateway: u32,
+    amid_work: u32,
     orders: u64,
     lost: u64,
     charged_twice: u64,
@@ -175,6 +176,7 @@ impl Tally {
         self.failed += u32::from(!outcome.passed());
         self.kills += outcome.kills;
         self.of_gateway += outcome.of_gateway;
+        self.amid_work += outcome.amid_work;
         self.orders += orders;
         self.lost += outcome.audit.lost;
         self.charged_twice += outcome.audit.charged_twice;
@@ -188,6 +190,7 @@ impl Tally {
             ("trials", u64::from(self.trials)),
             ("kills", u64::from(self.kills)),
             ("  of the gateway", u64::from(self.of_gateway)),
+            ("  amid work", u64::from(self.amid_work)),
             ("orders", self.orders),
             ("orders lost", self.lost),
             ("double charges", self.charged_twice),

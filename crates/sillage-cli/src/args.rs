@@ -10,7 +10,7 @@ use std::{str::FromStr, time::Duration};
 ///
 /// It needs the database's URL only: never the code of the app, nor that it runs.
 #[derive(Debug, Parser)]
-#[command(name = "sillage", version, max_term_width = 100)]
+#[command(name = "sillage", version)]
 #[command(after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 forbidden, \
     5 conflict, 6 unreachable or timed out, 7 some of many failed, 8 check failed, \
     130 interrupted.")]

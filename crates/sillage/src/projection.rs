@@ -21,7 +21,6 @@
 
 mod runner;
 
-use crate::service;
 pub(crate) use runner::{Runner, identity};
 use serde::{Deserialize, Serialize};
 use sillage_core::{
@@ -207,7 +206,7 @@ impl<D: Document + Default> Batch for TypedBatch<D> {
 
     fn finish(self: Box<Self>, stored: &[Option<Stored>]) -> Result<Vec<Folded>> {
         let read = |stored: &Option<Stored>| {
-            stored.as_ref().map(|stored| service::read::<D>(D::COLLECTION, stored)).transpose()
+            stored.as_ref().map(|stored| read::<D>(D::COLLECTION, stored)).transpose()
         };
         let mut documents = stored.iter().map(read).collect::<Result<Vec<_>>>()?;
         for (place, change) in self.steps {
@@ -225,6 +224,14 @@ impl<D: Document + Default> Batch for TypedBatch<D> {
         };
         self.ids.into_iter().zip(documents).map(written).collect()
     }
+}
+
+/// A document as its type.
+pub(crate) fn read<D: Document>(collection: &str, stored: &Stored) -> Result<D> {
+    serde_json::from_slice(&stored.body).map_err(|error| {
+        Error::corrupt(format!("document `{}` in `{collection}` cannot be read", stored.id))
+            .because(error)
+    })
 }
 
 /// A projection's checkpoint, as it is stored.
@@ -324,9 +331,7 @@ impl<D: Document> View<D> {
         let (database, collection) = (&self.progress.database, &self.progress.collection);
         let range = Range::Sort { from, until };
         let page = database.list(collection, range, max).await.map_err(ReadError::Database)?;
-        page.iter()
-            .map(|stored| service::read(collection, stored).map_err(ReadError::Database))
-            .collect()
+        page.iter().map(|stored| read(collection, stored).map_err(ReadError::Database)).collect()
     }
 
     /// Documents whose ids come after `after`, by id.
@@ -334,9 +339,7 @@ impl<D: Document> View<D> {
         let (database, collection) = (&self.progress.database, &self.progress.collection);
         let range = Range::Ids { prefix: "", after };
         let page = database.list(collection, range, max).await.map_err(ReadError::Database)?;
-        page.iter()
-            .map(|stored| service::read(collection, stored).map_err(ReadError::Database))
-            .collect()
+        page.iter().map(|stored| read(collection, stored).map_err(ReadError::Database)).collect()
     }
 
     /// The position up to which the view has seen the log, as this process knows.
@@ -384,7 +387,7 @@ impl<'v, D: Document> IntoFuture for Get<'v, D> {
             }
             let stored = progress.database.get(&progress.collection, &[&self.id]).await;
             let stored = stored.map_err(ReadError::Database)?.pop().flatten();
-            let read = |stored| service::read(&progress.collection, &stored);
+            let read = |stored| read(&progress.collection, &stored);
             stored.map(read).transpose().map_err(ReadError::Database)
         })
     }

@@ -5,7 +5,7 @@ use crate::{
     decider::{Decider, ExecuteError, Executed, Executor},
     handler::States,
     names,
-    projection::{AnyProjection, Progress, Projection, ReadError},
+    projection::{AnyProjection, Progress, Projection, ReadError, read},
     runtime::{assemble::Origin, committer::Committer},
 };
 use sillage_core::{
@@ -185,13 +185,6 @@ impl ServiceHandle {
         let stored = self.0.database.get(&collection, &[id]).await?.pop().flatten();
         stored.map(|stored| Ok((stored.clone(), read(&collection, &stored)?))).transpose()
     }
-}
-
-pub(crate) fn read<D: Document>(collection: &str, stored: &Stored) -> Result<D> {
-    serde_json::from_slice(&stored.body).map_err(|error| {
-        Error::corrupt(format!("document `{}` in `{collection}` cannot be read", stored.id))
-            .because(error)
-    })
 }
 
 /// Commits, and while the outcome is unknown tries again with the same ids. Says whether a try

@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Filter, prelude::*};
+use sillage::{Clock as _, Filter, prelude::*};
+use sillage_testkit::TokioClock;
 use std::{
     collections::HashMap,
     sync::{
@@ -19,7 +20,7 @@ fn noting(log: &Probe, who: &'static str) -> Consumer {
     let handler = move |order: Created| {
         let log = log.clone();
         async move {
-            tokio::time::sleep(ms(50)).await;
+            TokioClock::default().sleep(ms(50)).await;
             log.note(&format!("{who} {} {}", order.order_id, order.note));
             publish(Invoiced { order_id: format!("{} {}", order.order_id, order.note) })
         }

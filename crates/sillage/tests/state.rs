@@ -6,7 +6,7 @@ mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
 use serde::{Deserialize, Serialize};
-use sillage::{Database as _, ExecuteError, Filter, ReadError, prelude::*};
+use sillage::{Clock as _, Database as _, ExecuteError, Filter, ReadError, prelude::*};
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[event(name = "seat.taken")]
@@ -272,10 +272,10 @@ async fn a_timer_fires_once_when_it_is_due_and_not_when_cancelled() {
     let both = publish(created("late")).and(publish(created("paid")));
     shop.commit(both).await.unwrap();
     harness.until(|| async { harness.admin().timers(9).await.unwrap().len() == 2 }).await;
-    tokio::time::sleep(mins(14)).await;
+    harness.clock.sleep(mins(14)).await;
     assert!(log.notes().is_empty());
     shop.commit(publish(Paid { order_id: "paid".into() })).await.unwrap();
-    tokio::time::sleep(mins(30)).await;
+    harness.clock.sleep(mins(30)).await;
     assert_eq!(log.notes(), ["late"]);
     assert!(harness.admin().timers(9).await.unwrap().is_empty());
     for app in apps {
@@ -290,7 +290,7 @@ async fn a_timer_that_came_due_while_nothing_ran_fires_after_the_start() {
     app.service("shop").commit(publish(created("o"))).await.unwrap();
     harness.until(|| async { !harness.admin().timers(9).await.unwrap().is_empty() }).await;
     app.drain().await;
-    tokio::time::sleep(hours(2)).await;
+    harness.clock.sleep(hours(2)).await;
     let app = harness.start(reminding(&log)).await;
     log.reached("o").await;
     harness.settle().await;

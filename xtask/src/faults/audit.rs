@@ -70,7 +70,7 @@ fn broken(report: &Value) -> Option<Vec<String>> {
 
 /// No process and no message is at fault for good here, so there should be none.
 fn dead_letters(folder: &Path) -> Result<Vec<String>> {
-    let database = open(folder)?;
+    let database = connect(folder)?;
     let mut dead = database.prepare("SELECT consumer, key, failure FROM dead_letters")?;
     let line = |row: &rusqlite::Row<'_>| {
         let [consumer, key, failure] = [0, 1, 2]
@@ -95,7 +95,7 @@ fn charged_twice(folder: &Path) -> Result<u64> {
 
 /// How many facts of these names the log has.
 pub(super) fn facts(folder: &Path, names: &[&str]) -> Result<u64> {
-    let database = open(folder)?;
+    let database = connect(folder)?;
     let mut count = database.prepare("SELECT count(*) FROM log WHERE name = ?1")?;
     let mut count = |name| count.query_row([name], |row| row.get::<_, u32>(0));
     names.iter().map(|name| Ok(u64::from(count(name)?))).sum()
@@ -106,13 +106,18 @@ pub(super) fn ended(folder: &Path) -> Result<u64> {
     facts(folder, &["order.completed", "order.cancelled"])
 }
 
+/// How many orders are placed and have not ended.
+pub(super) fn open(folder: &Path) -> Result<u64> {
+    Ok(facts(folder, &["order.created"])?.saturating_sub(ended(folder)?))
+}
+
 /// How far the log is.
 pub(super) fn head(folder: &Path) -> Result<u64> {
     let head = "SELECT coalesce(max(position), 0) FROM log";
-    Ok(open(folder)?.query_row(head, [], |row| row.get::<_, u32>(0))?.into())
+    Ok(connect(folder)?.query_row(head, [], |row| row.get::<_, u32>(0))?.into())
 }
 
-fn open(folder: &Path) -> Result<Connection> {
+fn connect(folder: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(folder.join(DATABASE), flags).context(DATABASE)?;
     // After a crash somebody has to read the write-ahead log first.

@@ -14,13 +14,17 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a process may take from SIGTERM to its end: a shop drains for 30 s at most.
 const DRAIN_LIMIT: Duration = Duration::from_secs(40);
 /// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the gateway may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// The gateway is the first process.
 pub(super) const GATEWAY: usize = 0;
 
@@ -127,6 +131,30 @@ impl Stage {
         let child = self.spawn(name, arguments)?;
         self.note(format_args!("started {name}"))?;
         self.processes[index].child = Some(child);
+        Ok(())
+    }
+
+    /// Tells the gateway to take its time, and to fail a tenth of the requests: half of those after
+    /// the money has moved. It has forgotten that when it is started again.
+    pub(super) async fn slow_gateway(&self, milliseconds: u64) -> Result<()> {
+        let body = format!(r#"{{"delay_ms":{milliseconds},"error_share":0.1}}"#);
+        let request = format!(
+            "POST /faults HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let end = Instant::now() + START_LIMIT;
+        let mut answer = String::new();
+        while !answer.starts_with("HTTP/1.1 200") {
+            ensure!(Instant::now() < end, "the gateway does not answer: {answer:?}");
+            sleep(LOOK).await;
+            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.gateway)).await else {
+                continue;
+            };
+            stream.write_all(request.as_bytes()).await?;
+            answer.clear();
+            stream.read_to_string(&mut answer).await?;
+        }
         Ok(())
     }
 

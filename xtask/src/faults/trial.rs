@@ -4,7 +4,7 @@
 //! Slots and projections stay with a dead process until their leases run out, 15 s. So there are two
 //! waves of kills: one while orders are placed, and one as soon as work goes on after it.
 
-use super::audit::{Audit, ended, head};
+use super::audit::{Audit, ended, head, open};
 use super::stage::{GATEWAY, Layout, Stage};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
@@ -19,11 +19,18 @@ use tokio::time::{Instant, sleep, timeout};
 const LAYOUTS: [Layout; 3] =
     [&[None], &[None, Some("payment,inventory")], &[None, None, Some("payment,inventory")]];
 
-/// Kills while orders are placed, and milliseconds between them.
-const FIRST_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (4..=7, 20..=1_500);
+/// Kills while orders are placed, each a few milliseconds to a second after the last one.
+const FIRST_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (4..=7, 20..=1_200);
 /// Kills when work goes on: what is left then is done within a second.
 const SECOND_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (2..=4, 20..=300);
+/// From when there is something to do to the kill, in milliseconds.
+const MOMENT: RangeInclusive<u64> = 0..=300;
+/// How long the gateway takes for an answer, in milliseconds, so that many kills come between the
+/// movement of money and the commit that knows of it.
+const DELAY: RangeInclusive<u64> = 50..=400;
 
+/// How long to wait for something to do, before a kill.
+const WORK_LIMIT: Duration = Duration::from_secs(2);
 /// How long placing takes at most: a process that is killed is back at once.
 const PLACE_LIMIT: Duration = Duration::from_secs(130);
 /// Until work goes on: more than a lease.
@@ -46,6 +53,8 @@ pub(super) struct Outcome {
     pub(super) processes: usize,
     pub(super) kills: u32,
     pub(super) of_gateway: u32,
+    /// Kills while an order was open.
+    pub(super) amid_work: u32,
     pub(super) audit: Audit,
     /// What went wrong besides.
     pub(super) problems: Vec<String>,
@@ -83,6 +92,7 @@ impl Trial {
             processes: stage.size() - 1,
             kills: kills.all,
             of_gateway: kills.of_gateway,
+            amid_work: kills.amid_work,
             audit,
             problems,
             took: start.elapsed(),
@@ -90,13 +100,15 @@ impl Trial {
     }
 
     async fn play(&self, stage: &mut Stage, kills: &mut Kills) -> Result<()> {
+        stage.slow_gateway(kills.delay).await?;
         let waves = kills.lot.random_range(FIRST_WAVE.0);
         let mut visits = Vec::new();
         for wave in 1..=waves {
+            kills.pause(FIRST_WAVE.1).await;
             // Each also asks again for all orders before its own.
             let orders = self.orders * u64::from(wave) / u64::from(waves);
             visits.push(self.place(stage, orders)?);
-            kills.one(stage, FIRST_WAVE.1).await?;
+            kills.one(stage).await?;
         }
         for visit in visits {
             placed(visit).await?;
@@ -108,7 +120,8 @@ impl Trial {
         };
         stage.until("work goes on", RESUME_LIMIT, resumed).await?;
         for _ in 0..kills.lot.random_range(SECOND_WAVE.0) {
-            kills.one(stage, SECOND_WAVE.1).await?;
+            kills.pause(SECOND_WAVE.1).await;
+            kills.one(stage).await?;
         }
         let finished = async |stage: &Stage| {
             Ok(ended(&stage.folder)? >= self.orders
@@ -135,22 +148,40 @@ pub(super) async fn placed(mut visit: Child) -> Result<()> {
 /// Who is killed when.
 struct Kills {
     lot: StdRng,
+    delay: u64,
     all: u32,
     of_gateway: u32,
+    amid_work: u32,
 }
 
 impl Kills {
     fn new(seed: u64) -> Self {
-        Kills { lot: StdRng::seed_from_u64(seed), all: 0, of_gateway: 0 }
+        let mut lot = StdRng::seed_from_u64(seed);
+        let delay = lot.random_range(DELAY);
+        Kills { lot, delay, all: 0, of_gateway: 0, amid_work: 0 }
     }
 
-    /// Waits for so many milliseconds, kills a process, and starts it again at once.
-    async fn one(&mut self, stage: &mut Stage, gap: RangeInclusive<u64>) -> Result<()> {
-        sleep(Duration::from_millis(self.lot.random_range(gap))).await;
-        let victim = self.lot.random_range(0..stage.size());
+    async fn pause(&mut self, milliseconds: RangeInclusive<u64>) {
+        sleep(Duration::from_millis(self.lot.random_range(milliseconds))).await;
+    }
+
+    /// Kills a process while there is something to do, and starts it again at once.
+    async fn one(&mut self, stage: &mut Stage) -> Result<()> {
+        let end = Instant::now() + WORK_LIMIT;
+        while open(&stage.folder)? == 0 && Instant::now() < end {
+            self.pause(5..=5).await;
+        }
+        self.pause(MOMENT).await;
+        let of_gateway = self.lot.random_ratio(1, 4);
+        let victim = if of_gateway { GATEWAY } else { self.lot.random_range(1..stage.size()) };
+        self.amid_work += u32::from(open(&stage.folder)? > 0);
         stage.kill(victim).await?;
+        stage.start(victim)?;
         self.all += 1;
-        self.of_gateway += u32::from(victim == GATEWAY);
-        stage.start(victim)
+        if of_gateway {
+            self.of_gateway += 1;
+            stage.slow_gateway(self.delay).await?;
+        }
+        Ok(())
     }
 }

@@ -67,8 +67,9 @@ fn untested(source: &Source, line: &str) -> Option<(&'static str, &'static str)>
         return Some(("an example that is never compiled", "use `no_run` or `text`"));
     }
     let in_tests = source.path.split('/').any(|part| part == "tests" || part == "tests.rs");
-    if in_tests && has_word(line, "sleep(") {
-        return Some(("a test that waits", "await the condition, or advance virtual time"));
+    let sleeps = has_word(line, "time::sleep(") || has_word(line, "thread::sleep(");
+    if in_tests && sleeps {
+        return Some(("a test that waits", "await the condition, or wait on the test's `Clock`"));
     }
     None
 }
@@ -122,9 +123,10 @@ mod tests {
     fn tests_run_and_do_not_wait() {
         assert_eq!(found("a.rs", "    #[ignore = \"slow\"]"), ["a test that never runs"]);
         assert_eq!(found("a.rs", "/// ```ignore"), ["an example that is never compiled"]);
-        assert_eq!(found("crates/a/tests/b.rs", "sleep(ms(5)).await"), ["a test that waits"]);
-        assert_eq!(found("crates/a/src/b/tests.rs", "sleep(x)"), ["a test that waits"]);
-        assert_eq!(found("crates/a/src/b.rs", "clock.sleep(ms(5)).await"), [""; 0]);
+        assert_eq!(found("crates/a/tests/b.rs", "thread::sleep(x)"), ["a test that waits"]);
+        assert_eq!(found("crates/a/src/b/tests.rs", "time::sleep(x)"), ["a test that waits"]);
+        assert_eq!(found("crates/a/tests/b.rs", "clock.sleep(ms(5)).await"), [""; 0]);
+        assert_eq!(found("crates/a/src/b.rs", "time::sleep(x)"), [""; 0]);
     }
 
     #[test]

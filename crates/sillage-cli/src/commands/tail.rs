@@ -226,7 +226,7 @@ impl Wanted<'_> {
 }
 
 fn columns([position, time, name, key, source, data]: [&str; 6]) -> String {
-    let line = format!("{position:>8}  {time:<24}  {name:<24} {key:<16} {source:<12} {data}");
+    let line = format!("{position:>8}  {time:<24}  {name:<24} {key:<36} {source:<12} {data}");
     line.trim_end().to_owned()
 }
 

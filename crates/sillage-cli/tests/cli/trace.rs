@@ -57,3 +57,24 @@ order.created  shop  0:0:0.0  ⏸ waits in shop/billing behind an earlier one of
     let marks = &fixture.json(&["trace", "bad"]).await["messages"][0]["marks"];
     assert_eq!(marks[0]["failure"], HOSTILE);
 }
+
+/// Anybody who can publish can make such.
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_and_circles_are_drawn() {
+    let fixture = Fixture::empty().await;
+    let event = |correlation: &str, number: usize, cause: usize| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{correlation}{number}","source":"/x","type":"step.made","topic":"step","time":"2026-01-01T00:00:00Z","correlationid":"{correlation}","causationid":"{correlation}{cause}","data":1}}"#
+        )
+    };
+    let chain: Vec<_> = (1..=9_990).map(|number| event("chain", number, number - 1)).collect();
+    let circle = [event("circle", 1, 2), event("circle", 2, 1)];
+    for events in [&chain[..], &circle] {
+        fixture.run_with(&["publish", "-"], &events.join("\n")).await.exits(0);
+    }
+    let chain = fixture.json(&["trace", "chain"]).await;
+    assert_eq!(chain["messages"][9_989]["depth"], 9_989);
+    assert_eq!(chain["messages"][0]["orphan"], true);
+    let circle = fixture.run(&["trace", "circle"]).await.exits(0);
+    assert_eq!(circle.lines().len(), 3, "{}", circle.out);
+}

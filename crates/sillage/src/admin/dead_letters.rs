@@ -100,7 +100,8 @@ impl Admin {
             None
         };
         if refused.is_none() && !dry_run {
-            let (_, commit) = key.redrive(self.clock.now())?;
+            let head = self.head(&key).await?;
+            let (_, commit) = key.redrive(&head, self.clock.now())?;
             self.act("redrive", json!({ "id": id, "redrives": key.state.redrives + 1 }), commit)
                 .await?;
         }

@@ -2,10 +2,7 @@
 
 use super::Admin;
 use sillage_core::{Filter, Message, Position, Recorded, Result, Text, Timestamp};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 /// Entries a trace shows at most.
 const MOST: usize = 10_000;
@@ -32,6 +29,16 @@ pub struct TraceNode {
     pub orphan: bool,
     /// What it caused, in order.
     pub children: Vec<TraceNode>,
+}
+
+impl Drop for TraceNode {
+    /// A chain of causes may be long: dropped one inside the other, it would exhaust the stack.
+    fn drop(&mut self) {
+        let mut open = std::mem::take(&mut self.children);
+        while let Some(mut node) = open.pop() {
+            open.append(&mut node.children);
+        }
+    }
 }
 
 impl Trace {
@@ -87,31 +94,52 @@ impl Admin {
     }
 }
 
+/// Without recursion, as a chain of causes may be as long as the trace. What is in a circle of
+/// causes hangs from the first of it.
 fn tree(correlation_id: &str, entries: &[Recorded]) -> Trace {
-    let here: HashSet<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
-    let mut caused: HashMap<&str, Vec<&Recorded>> = HashMap::new();
-    let mut roots = vec![];
-    for entry in entries {
-        let cause = entry.causation_id.as_ref().map(sillage_core::MessageId::as_str);
-        match cause.filter(|cause| here.contains(cause) && *cause != entry.id.as_str()) {
-            Some(cause) => caused.entry(cause).or_default().push(entry),
-            None => roots.push(entry),
+    let mut places = HashMap::new();
+    for (place, entry) in entries.iter().enumerate() {
+        places.entry(entry.id.as_str()).or_insert(place);
+    }
+    let mut caused = vec![vec![]; entries.len()];
+    let mut firsts = vec![];
+    for (place, entry) in entries.iter().enumerate() {
+        let cause = entry.causation_id.as_ref().and_then(|cause| places.get(cause.as_str()));
+        match cause {
+            Some(cause) if *cause != place => caused[*cause].push(place),
+            _ => firsts.push(place),
         }
     }
-    let roots = roots.into_iter().map(|root| node(root, &mut caused)).collect();
+    let mut children = vec![vec![]; entries.len()];
+    let mut roots = vec![];
+    for (place, cause) in walk(&firsts, &caused).into_iter().rev() {
+        let mut own: Vec<TraceNode> = std::mem::take(&mut children[place]);
+        own.reverse();
+        let (entry, siblings) = (&entries[place], cause.map(|cause: usize| &mut children[cause]));
+        siblings.unwrap_or(&mut roots).push(TraceNode {
+            position: entry.position,
+            message: entry.body.clone(),
+            orphan: cause.is_none() && entry.causation_id.is_some(),
+            children: own,
+        });
+    }
+    roots.reverse();
     Trace { correlation_id: correlation_id.into(), roots, messages: entries.len() }
 }
 
-/// Each list of children is taken out once, so that a circle of causes ends.
-fn node<'e>(entry: &'e Recorded, caused: &mut HashMap<&'e str, Vec<&'e Recorded>>) -> TraceNode {
-    let children = caused.remove(entry.id.as_str()).unwrap_or_default();
-    TraceNode {
-        position: entry.position,
-        message: entry.body.clone(),
-        orphan: entry.causation_id.is_some(),
-        children: children
-            .into_iter()
-            .map(|child| TraceNode { orphan: false, ..node(child, caused) })
-            .collect(),
+/// All places with their causes, each behind its cause.
+fn walk(firsts: &[usize], caused: &[Vec<usize>]) -> Vec<(usize, Option<usize>)> {
+    let mut order = Vec::with_capacity(caused.len());
+    let mut seen = vec![false; caused.len()];
+    for first in firsts.iter().copied().chain(0..caused.len()) {
+        let mut open = vec![(first, None)];
+        while let Some((place, cause)) = open.pop() {
+            if std::mem::replace(&mut seen[place], true) {
+                continue;
+            }
+            order.push((place, cause));
+            open.extend(caused[place].iter().rev().map(|child| (*child, Some(place))));
+        }
     }
+    order
 }

@@ -93,10 +93,18 @@ enum Pending {
     Handled(LaneId),
     Guarded(LaneId),
     Parked(LaneId, parking::Key),
-    Popped(LaneId, u64, Option<parking::Key>),
+    Popped(LaneId, Popping),
     Noted(LaneId, parking::Key),
     Settled(usize, u64),
     Paused,
+}
+
+/// A parked head whose effects are committed.
+struct Popping {
+    /// The key's lane, and the key behind the head.
+    name: u64,
+    next: Option<parking::Key>,
+    head: (Parked, Arc<Message>),
 }
 
 /// What was read or published in the background.

@@ -184,9 +184,8 @@ impl Key {
         decision: Decision,
         now: Timestamp,
     ) -> Result<(Option<Self>, Commit)> {
+        let mut commit = self.change_of(head);
         let delivery = self.delivered(head);
-        let mut commit = self.change();
-        commit.conditions.push(Condition::Decided(delivery.clone(), Decision::Parked));
         commit.writes.push(Write::Decide { delivery, decision, until: None });
         let id = names::parked(&self.id, self.state.head);
         commit.writes.push(Write::Delete { collection: names::PARKED.into(), id });
@@ -203,30 +202,33 @@ impl Key {
         next.state.attempts = 0;
         next.state.redrives = 0;
         next.state.next_try = now;
+        // Why its predecessor failed is not why it waits.
+        next.state.failure.clear();
+        next.state.class.clear();
         commit.writes.push(next.put()?);
         Ok((Some(next), commit))
     }
 
     /// The head was tried again, and failed again.
-    pub(crate) fn failed(&self, failed: &Failed<'_>) -> Result<(Self, Commit)> {
+    pub(crate) fn failed(&self, head: &Parked, failed: &Failed<'_>) -> Result<(Self, Commit)> {
         let mut next = self.clone();
         if self.state.attempts == 0 {
             next.state.first_failed_at = failed.now;
         }
         next.note(failed);
-        let mut commit = self.change();
+        let mut commit = self.change_of(head);
         commit.writes.push(next.put()?);
         Ok((next, commit))
     }
 
     /// An operator sends the head back: it is tried at once, with all its attempts before it.
-    pub(crate) fn redrive(&self, now: Timestamp) -> Result<(Self, Commit)> {
+    pub(crate) fn redrive(&self, head: &Parked, now: Timestamp) -> Result<(Self, Commit)> {
         let mut next = self.clone();
         next.state.dead = false;
         next.state.attempts = 0;
         next.state.redrives += 1;
         next.state.next_try = now;
-        let mut commit = self.change();
+        let mut commit = self.change_of(head);
         commit.writes.push(next.put()?);
         Ok((next, commit))
     }
@@ -266,11 +268,9 @@ impl Key {
         let copy = Parked::copy(edited)?;
         let mut resized = self.clone();
         resized.state.bytes = self.state.bytes.saturating_sub(head.bytes()) + copy.bytes();
-        let (_, mut commit) = resized.redrive(now)?;
-        let old = self.delivered(head);
-        commit.conditions.push(Condition::Decided(old.clone(), Decision::Parked));
-        let replaced = Decision::Replaced;
-        commit.writes.push(Write::Decide { delivery: old, decision: replaced, until: None });
+        let (_, mut commit) = resized.redrive(head, now)?;
+        let (delivery, decision) = (self.delivered(head), Decision::Replaced);
+        commit.writes.push(Write::Decide { delivery, decision, until: None });
         self.set_aside(self.state.head, &copy, &mut commit)?;
         Ok(commit)
     }
@@ -280,6 +280,14 @@ impl Key {
         let (collection, id) = (names::PARKED_KEYS.into(), self.id.clone());
         let unchanged = Condition::Document { collection, id, expected: self.version };
         Commit { conditions: vec![unchanged], writes: vec![] }
+    }
+
+    /// The same, and only while `head` is parked: a key that was drained and parked anew may have
+    /// come to the same version.
+    fn change_of(&self, head: &Parked) -> Commit {
+        let mut commit = self.change();
+        commit.conditions.push(Condition::Decided(self.delivered(head), Decision::Parked));
+        commit
     }
 
     fn delivered(&self, parked: &Parked) -> Delivered {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use sillage::{
-    Database, Filter,
+    Clock as _, Database, Filter,
     admin::{Admin, ConsumerStatus, DeadLetter},
     prelude::*,
 };
@@ -66,14 +66,14 @@ impl Harness {
             if condition().await {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.clock.sleep(Duration::from_millis(50)).await;
         }
         panic!("it did not happen within a thousand seconds");
     }
 
     /// Lets everything that can happen now happen.
     pub async fn settle(&self) {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        self.clock.sleep(Duration::from_secs(10)).await;
     }
 
     async fn log(&self) -> Vec<Recorded> {

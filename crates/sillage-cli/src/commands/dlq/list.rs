@@ -79,8 +79,9 @@ impl List {
             let rows: Vec<_> = letters.into_iter().map(|letter| Row(letter.into(), now)).collect();
             return session.out.rows(&rows, &LETTERS);
         }
-        session.out.rows(&groups(letters, now), &GROUPS)?;
-        if session.out.is_table() {
+        let groups = groups(letters, now);
+        session.out.rows(&groups, &GROUPS)?;
+        if session.out.is_table() && !groups.is_empty() {
             session.out.note("`sillage dlq list --all` shows single keys with their ids");
         }
         Ok(())

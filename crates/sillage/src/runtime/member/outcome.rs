@@ -1,6 +1,6 @@
 //! What became of a delivery: its handler's return value, and then its commit, decide.
 
-use super::{Member, Pending};
+use super::{Member, Pending, Popping};
 use crate::{
     handler::Handled,
     names,
@@ -71,6 +71,7 @@ impl Member {
             Origin { service: &shared.service, now, cause }
         };
         if let Some((head, message)) = parked {
+            let popped = (head.clone(), message.clone());
             let name = self.lanes.name_of(lane).unwrap_or_default();
             let key = self.parked.get(&name).map(|held| held.key.clone()).ok_or_else(gone)?;
             let mut commit = origin(message).commit(effects, conditions)?;
@@ -78,7 +79,7 @@ impl Member {
             commit.conditions.extend(pop.conditions);
             commit.conditions.extend(self.key_fence(&key));
             commit.writes.extend(pop.writes);
-            return Ok((commit, Pending::Popped(lane, name, next)));
+            return Ok((commit, Pending::Popped(lane, Popping { name, next, head: popped })));
         }
         let Some(work) = self.lanes.front(lane) else { return Err(gone()) };
         let (place, offset) = (work.partition, work.delivery.offset);
@@ -111,7 +112,7 @@ impl Member {
             Pending::Handled(lane) => self.committed(lane, answer),
             Pending::Guarded(lane) => self.guarded(lane, &answer),
             Pending::Parked(lane, key) => self.parked(lane, key, answer),
-            Pending::Popped(lane, name, next) => self.popped(lane, name, next, answer),
+            Pending::Popped(lane, popping) => self.popped(lane, popping, answer),
             Pending::Noted(lane, key) => self.noted(lane, key, answer),
             Pending::Settled(place, assignment) => self.settled(place, assignment, answer),
             Pending::Paused => {}
@@ -180,8 +181,8 @@ impl Member {
                 None => self.rerun(lane, 0),
             };
         }
-        if let Some((_, message)) = parked {
-            return self.failed_again(lane, &message, failure);
+        if let Some(head) = parked {
+            return self.failed_again(lane, &head, failure);
         }
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let attempt = work.attempt;

@@ -1,7 +1,7 @@
 //! Parked keys in a running member: later deliveries go behind them, due heads are tried again
 //! in the key's own lane, and what an operator changed is taken over.
 
-use super::{Fetched, Held, Member, Pending, intake, outcome::copy_of};
+use super::{Fetched, Held, Member, Pending, Popping, intake, outcome::copy_of};
 use crate::{
     names,
     runtime::{
@@ -160,7 +160,12 @@ impl Member {
         self.lanes.wait(lane, self.means.clock.elapsed() + Duration::from_secs(1));
     }
 
-    pub(super) fn failed_again(&mut self, lane: LaneId, message: &Message, failure: &Failure) {
+    pub(super) fn failed_again(
+        &mut self,
+        lane: LaneId,
+        (head, message): &(Parked, Arc<Message>),
+        failure: &Failure,
+    ) {
         let name = self.lanes.name_of(lane).unwrap_or_default();
         let Some(key) = self.parked.get(&name).map(|held| held.key.clone()) else {
             return self.lanes.rest(lane);
@@ -174,7 +179,7 @@ impl Member {
             Next::Dead => None,
         };
         let failed = Failed { name: &message.name, failure, attempts, now, next_try };
-        match key.failed(&failed) {
+        match key.failed(head, &failed) {
             Ok((next, mut commit)) => {
                 commit.conditions.extend(self.key_fence(&key));
                 self.commit(commit, Pending::Noted(lane, next));
@@ -206,7 +211,8 @@ impl Member {
         }
     }
 
-    pub(super) fn popped(&mut self, lane: LaneId, name: u64, next: Option<Key>, answer: Answer) {
+    pub(super) fn popped(&mut self, lane: LaneId, popping: Popping, answer: Answer) {
+        let Popping { name, next, head } = popping;
         match answer {
             Ok(_) => {
                 self.let_key_go(name);
@@ -218,21 +224,10 @@ impl Member {
                     self.lanes.wake(name);
                 }
             }
-            Err(CommitError::Rejected(error)) => self.rejected_again(lane, name, error),
+            Err(CommitError::Rejected(error)) => {
+                self.failed_again(lane, &head, &Failure::permanent(error));
+            }
             other => self.try_key_again(lane, &other),
-        }
-    }
-
-    fn rejected_again(&mut self, lane: LaneId, name: u64, error: Error) {
-        let message = self.parked.get(&name).map(|held| held.key.state.name.clone());
-        let failure = Failure::permanent(error);
-        let key = self.parked.get(&name).map(|held| held.key.clone());
-        let (Some(key), Some(name)) = (key, message) else { return self.lanes.rest(lane) };
-        let (now, attempts) = (self.means.clock.now(), key.state.attempts + 1);
-        let failed = Failed { name: &name, failure: &failure, attempts, now, next_try: None };
-        match key.failed(&failed) {
-            Ok((next, commit)) => self.commit(commit, Pending::Noted(lane, next)),
-            Err(error) => self.stuck(lane, &error),
         }
     }
 
@@ -263,41 +258,70 @@ impl Member {
 
     /// Reads all parked keys of the consumer again: an operator may have changed them.
     pub(super) fn reload_keys(&self) {
+        self.reload_keys_after(Duration::ZERO);
+    }
+
+    fn reload_keys_after(&self, pause: Duration) {
         let Some(database) = self.database().cloned() else { return };
         let (consumer, revision) = (self.means.spec.name.clone(), self.revision);
-        self.fetch(
-            async move { Fetched::Keys(revision, intake::keys(&*database, &consumer).await) },
-        );
+        let pause = self.means.clock.sleep(pause);
+        self.fetch(async move {
+            pause.await;
+            Fetched::Keys(revision, intake::keys(&*database, &consumer).await)
+        });
     }
 
     pub(super) fn keys(&mut self, revision: u64, keys: Result<Vec<Stored>>) {
         let keys = match keys {
             Ok(keys) => keys,
             Err(error) => {
-                return tracing::warn!(%error, "parked keys unreadable");
+                tracing::warn!(consumer = %self.means.spec.name, %error, "parked keys unreadable");
+                return self.reload_keys_after(Duration::from_secs(1));
             }
         };
         let owned: HashSet<_> = self.owned().map(|p| p.name.clone()).collect();
         let keys = keys.iter().filter_map(|stored| Key::read(stored).ok());
-        let mut there = HashSet::new();
+        let (mut there, mut is_unsure) = (HashSet::new(), false);
         for key in keys.filter(|key| owned.contains(&key.state.partition)) {
             let name = self.lane_name(&key);
             there.insert(name);
-            let known = self.parked.get(&name);
-            // What was changed here since the question is newer than the answer.
-            if known.is_none_or(|held| held.revision <= revision && held.key.version < key.version)
-            {
-                self.hold(key);
-                self.lanes.wake(name);
-            }
+            is_unsure |= !self.take_over(name, Some(key), revision);
         }
-        let gone = |(name, held): (&u64, &Held)| {
-            (held.revision <= revision && !there.contains(name)).then_some(*name)
-        };
-        for name in self.parked.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.let_key_go(name);
-            self.lanes.wake(name);
+        let gone = self.parked.keys().filter(|name| !there.contains(name)).copied();
+        for name in gone.collect::<Vec<_>>() {
+            is_unsure |= !self.take_over(name, None, revision);
         }
+        if is_unsure {
+            self.reload_keys_after(Duration::from_millis(200));
+        }
+    }
+
+    /// Takes over what was found of a key. False where it may be older than what is known here:
+    /// the key was changed since the question, or a change of it is being committed.
+    fn take_over(&mut self, name: u64, found: Option<Key>, revision: u64) -> bool {
+        let held = self.parked.get(&name);
+        // Another version, not a higher one: a key that was drained and parked anew begins again.
+        if held.map(|held| held.key.version) == found.as_ref().map(|key| key.version) {
+            return true;
+        }
+        if held.is_some_and(|held| held.revision > revision) || self.is_committing(name) {
+            return false;
+        }
+        match found {
+            Some(key) => self.hold(key),
+            None => self.let_key_go(name),
+        }
+        self.lanes.wake(name);
+        true
+    }
+
+    /// Whether a change of that parked key is on its way to the database.
+    fn is_committing(&self, name: u64) -> bool {
+        self.pending.values().any(|pending| match pending {
+            Pending::Parked(_, key) | Pending::Noted(_, key) => self.lane_name(key) == name,
+            Pending::Popped(_, popping) => popping.name == name,
+            _ => false,
+        })
     }
 }
 

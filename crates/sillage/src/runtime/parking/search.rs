@@ -277,8 +277,15 @@ impl Plan {
     }
 }
 
-const PLAN: Plan =
-    Plan { messages: 3, failures: 2, handovers: 1, careful: false, zombies:false, verbs: &[], bug: Bug::None };
+const PLAN: Plan = Plan {
+    messages: 3,
+    failures: 2,
+    handovers: 1,
+    careful: false,
+    zombies: false,
+    verbs: &[],
+    bug: Bug::None,
+};
 
 fn holds(what: &str, plan: Plan) {
     let found = plan.search();

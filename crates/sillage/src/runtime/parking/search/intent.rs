@@ -64,7 +64,7 @@ impl Intent {
             Intent::Failed(key, id, dead) => {
                 let (name, failure) = (name(), Failure::transient(&**id));
                 let failed = failed(&name, &failure, key.0.state.attempts + 1, *dead);
-                let (next, commit) = key.0.failed(&failed).unwrap();
+                let (next, commit) = key.0.failed(&parked(id), &failed).unwrap();
                 (commit, Some(next))
             }
         };

@@ -93,7 +93,6 @@ impl System {
 /// What is noted on a key is of its head.
 fn wrong_head(key: &Held, parked: &[Text]) -> Option<String> {
     let (state, head) = (&key.0.state, parked.first()?);
-    let noted = state.dead || state.attempts > 0;
-    (noted && *state.failure != **head)
+    (state.attempts > 0 && *state.failure != **head)
         .then(|| format!("the head is {head}, the failure that of {}", state.failure))
 }

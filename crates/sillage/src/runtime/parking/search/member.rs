@@ -152,16 +152,25 @@ impl Member {
             Some(Reload { read, is_older }) => step("takes the keys", &|member, _| {
                 member.reload = None;
                 let read = read.clone().filter(|_| member.life != Life::Away);
-                match (&member.held, &read) {
-                    (None, Some(_)) => member.held = read,
-                    (Some(held), Some(key)) if !is_older && held.0.version < key.0.version => {
-                        member.held = read;
-                    }
-                    (Some(_), None) if !is_older => member.held = None,
-                    _ => {}
+                let version = |held: &Option<Held>| held.as_ref().map(|held| held.0.version);
+                let same = version(&member.held) == version(&read);
+                if (*is_older && member.held.is_some()) || member.is_committing() {
+                    member.is_stale |= !same;
+                } else if !same {
+                    member.held = read;
                 }
             }),
         }
+    }
+
+    fn is_committing(&self) -> bool {
+        let changes = |doing: &Doing| match doing {
+            Doing::Handling(_) => false,
+            Doing::Committing(intent, _) | Doing::Answered(intent, _) => {
+                !matches!(intent, Intent::Handled(_))
+            }
+        };
+        self.lanes.iter().flatten().any(changes)
     }
 
     /// A lane that is free; a key's deliveries and its parked head share one.
@@ -230,7 +239,8 @@ impl Member {
         match &self.lanes[lane] {
             Some(Doing::Committing(intent, epoch)) => {
                 let before = self.line.iter().take_while(|other| **other != lane);
-                let is_next = |other: &usize| matches!(self.lanes[*other], Some(Doing::Answered(..)));
+                let is_next =
+                    |other: &usize| matches!(self.lanes[*other], Some(Doing::Answered(..)));
                 if before.clone().all(is_next) {
                     step(intent.verb(), &|member, next| {
                         let answer = intent.apply(*epoch, next, plan);

@@ -60,7 +60,7 @@ impl Operator {
             }
             Operator::Read(verb, key, head) => {
                 let (what, commit) = match verb {
-                    Verb::Redrive => ("redrives", key.0.redrive(now).unwrap().1),
+                    Verb::Redrive => ("redrives", key.0.redrive(&parked(head), now).unwrap().1),
                     Verb::Skip => ("skips", skip(&key.0, head)),
                     _ => {
                         let copy = message(&format!("c{}", number(head)));

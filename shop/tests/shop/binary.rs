@@ -1,0 +1,61 @@
+//! The binary itself, with its gateway as a process of its own.
+
+use serde_json::Value;
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+fn shop(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    command.args(arguments).args(["--data", "data"]).current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn a_demonstration_holds_and_the_audit_sees_what_is_tampered_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = shop(folder.path(), &["demo", "--orders", "40", "--json"]);
+    let errors = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success(), "{errors}");
+    let shown: Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!((&shown["orders"], &shown["emails"]), (&40.into(), &40.into()), "{shown}");
+    let count = |name: &str| shown[name].as_u64().unwrap();
+    let names = ["done", "parked", "dead", "skipped", "ignored", "duplicates"];
+    assert_eq!(names.map(count).into_iter().sum::<u64>(), count("received"));
+    let verify = ["verify", "--placed-with-seed", "1", "--orders", "40", "--json"];
+    let audit = shop(folder.path(), &verify);
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    let ledger = folder.path().join("data/ledger.jsonl");
+    let lines = std::fs::read_to_string(&ledger).unwrap();
+    std::fs::write(&ledger, &lines[lines.find('\n').unwrap() + 1..]).unwrap();
+    let audit = shop(folder.path(), &["verify"]);
+    assert_eq!(audit.status.code(), Some(1));
+    let table = String::from_utf8_lossy(&audit.stdout);
+    assert!(table.contains("✗ BROKEN: charged − refunded = completed orders"), "{table}");
+}
+
+#[test]
+fn a_customer_that_fails_blocks_its_own_orders_until_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = ["demo", "--orders", "30", "--customers", "5", "--fail-customer", "2", "--json"];
+    let shown = shop(folder.path(), &demo);
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let blocked = shown["blocked"].as_u64().unwrap();
+    assert!(blocked > 0 && shown["dead"] == blocked, "{shown}");
+    let mended = shop(folder.path(), &[&demo[..], &["--mend"]].concat());
+    assert!(mended.status.success(), "{}", String::from_utf8_lossy(&mended.stderr));
+    let mended: Value = serde_json::from_slice(&mended.stdout).unwrap();
+    assert_eq!((&mended["orders"], &mended["dead"]), (&30.into(), &0.into()), "{mended}");
+}
+
+#[test]
+fn a_wrong_command_line_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = shop(folder.path(), &["serve", "--services", "payments"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("payment"));
+    let nowhere = shop(folder.path(), &["verify", "--database", "mysql:shop"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("sqlite:FILE"));
+}

@@ -1,0 +1,188 @@
+//! What Sillage costs, against limits that hold on any machine: ratios to a raw ceiling in the same
+//! run, counts, and instructions instead of time.
+
+use crate::process;
+use anyhow::{Context, Result, bail, ensure};
+use std::io::ErrorKind;
+use std::process::Command;
+
+/// Messages of the two runs under callgrind: what starting costs is in both.
+const MESSAGES: (u64, u64) = (100_000, 200_000);
+
+/// A figure and its limit.
+pub(crate) struct Figure {
+    pub(crate) what: &'static str,
+    pub(crate) command: String,
+    pub(crate) measured: String,
+    pub(crate) limit: String,
+    /// `None`: it could not be measured here.
+    pub(crate) holds: Option<bool>,
+}
+
+impl Figure {
+    /// The last column of every table.
+    pub(crate) fn result(&self) -> &'static str {
+        match self.holds {
+            Some(true) => "ok",
+            Some(false) => "FAILED",
+            None => "skipped",
+        }
+    }
+}
+
+/// Measures everything, and fails if a limit does not hold.
+pub(crate) fn run() -> Result<()> {
+    let figures = measure()?;
+    println!("\n{:<50}{:>12}{:>12}  result", "figure", "measured", "limit");
+    for figure in &figures {
+        let Figure { what, measured, limit, .. } = figure;
+        println!("{what:<50}{measured:>12}{limit:>12}  {}", figure.result());
+    }
+    let failed = figures.iter().filter(|figure| figure.holds == Some(false)).count();
+    ensure!(failed == 0, "{failed} of {} figures are beyond their limits", figures.len());
+    Ok(())
+}
+
+/// Builds the bench and measures everything.
+pub(crate) fn measure() -> Result<Vec<Figure>> {
+    process::run(process::cargo("build --profile perf -p bench"))?;
+    let mut figures = dispatch()?;
+    figures.push(instructions()?);
+    figures.extend(commit()?);
+    figures.push(execute()?);
+    Ok(figures)
+}
+
+fn dispatch() -> Result<Vec<Figure>> {
+    let (command, said) = bench("dispatch --messages 1000000")?;
+    let allocations = before(&said, " allocations each")?;
+    Ok(vec![
+        Figure {
+            what: "dispatch of a message, nanoseconds",
+            command: command.clone(),
+            measured: format!("{:.0}", before(&said, " ns each")?),
+            limit: "none".into(),
+            holds: Some(true),
+        },
+        Figure {
+            what: "dispatch of a message, allocations",
+            command,
+            measured: format!("{allocations:.4}"),
+            // What starting allocates is spread over all messages.
+            limit: "< 0.01".into(),
+            holds: Some(allocations < 0.01),
+        },
+    ])
+}
+
+fn instructions() -> Result<Figure> {
+    const LIMIT: f64 = 700.0;
+    let arguments = format!("dispatch --messages {}", MESSAGES.1);
+    let mut figure = Figure {
+        what: "dispatch of a message, instructions",
+        command: format!("valgrind --tool=callgrind target/perf/bench {arguments}"),
+        measured: String::new(),
+        limit: format!("≤ {LIMIT}"),
+        holds: None,
+    };
+    let (Some(few), Some(many)) = (callgrind(MESSAGES.0)?, callgrind(MESSAGES.1)?) else {
+        println!("SKIPPED: there is no valgrind here, so instructions are not counted");
+        return Ok(figure);
+    };
+    #[expect(clippy::cast_precision_loss, reason = "there are not so many")]
+    let each = (many - few) / (MESSAGES.1 - MESSAGES.0) as f64;
+    (figure.measured, figure.holds) = (format!("{each:.0}"), Some(each <= LIMIT));
+    Ok(figure)
+}
+
+/// The instructions of a whole run; `None` without valgrind.
+fn callgrind(messages: u64) -> Result<Option<f64>> {
+    let out = process::root().join("target/callgrind.out");
+    let mut command = Command::new("valgrind");
+    command
+        .args(["--tool=callgrind", "--callgrind-out-file=target/callgrind.out"])
+        .args(["target/perf/bench", "dispatch", "--messages", &messages.to_string()])
+        .current_dir(process::root());
+    println!("$ {}", process::shown(&command));
+    let output = match command.output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        output => output.context("valgrind did not start")?,
+    };
+    let _ = std::fs::remove_file(out);
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("valgrind: {}: {said}", output.status);
+    }
+    let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1));
+    let collected = collected.context("callgrind counted nothing")?;
+    Ok(Some(collected.trim().parse().context("callgrind")?))
+}
+
+fn commit() -> Result<[Figure; 2]> {
+    let (command, said) = bench("commit --writers 64")?;
+    let rounds = said.lines().filter(|line| line.starts_with("round "));
+    let each: Result<Vec<f64>> = rounds.map(|line| before(line, " each;")).collect();
+    let least = each?.into_iter().reduce(f64::min).context("no round was measured")?;
+    let ratio = after(&said, "median ratio to raw ")?;
+    Ok([
+        Figure {
+            what: "commits a durable write, 64 writers, least",
+            command: command.clone(),
+            measured: format!("{least}"),
+            limit: "≥ 32".into(),
+            holds: Some(least >= 32.0),
+        },
+        Figure {
+            what: "commits a second, of raw rusqlite at equal batch",
+            command,
+            measured: format!("{ratio:.2}"),
+            limit: "≥ 0.80".into(),
+            holds: Some(ratio >= 0.8),
+        },
+    ])
+}
+
+fn execute() -> Result<Figure> {
+    let (command, said) = bench("execute")?;
+    let writes = before(&said, " durable writes")?;
+    Ok(Figure {
+        what: "durable writes of 100 `execute` on one stream",
+        command,
+        measured: format!("{writes}"),
+        limit: "≤ 5".into(),
+        holds: Some(writes <= 5.0),
+    })
+}
+
+/// Runs the bench; how, and what it said.
+fn bench(arguments: &str) -> Result<(String, String)> {
+    let command = process::program("target/perf/bench", arguments);
+    let said = process::shown_output(command)?;
+    Ok((format!("cargo run --profile perf -p bench -- {arguments}"), said))
+}
+
+/// The number that stands just before the words.
+fn before(said: &str, words: &str) -> Result<f64> {
+    let number = said.split_once(words).and_then(|(said, _)| said.split_whitespace().next_back());
+    number.and_then(|number| number.parse().ok()).with_context(|| format!("no{words} in: {said}"))
+}
+
+/// The number that stands just after the words.
+fn after(said: &str, words: &str) -> Result<f64> {
+    let number = said.split_once(words).and_then(|(_, said)| said.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).with_context(|| format!("no {words}in: {said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{after, before};
+
+    #[test]
+    fn figures_are_read_off_what_the_bench_says() {
+        let said = "dispatch: 1000000 messages, 92 ns each, 0.0012 allocations each\n";
+        assert!((before(said, " ns each").unwrap() - 92.0).abs() < 1e-9);
+        assert!((before(said, " allocations each").unwrap() - 0.0012).abs() < 1e-9);
+        assert!((after("median ratio to raw 0.93\n", "ratio to raw ").unwrap() - 0.93).abs() < 1e-9);
+        assert!(before(said, " durable writes").is_err());
+    }
+}
