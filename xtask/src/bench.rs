@@ -68,9 +68,9 @@ fn dispatch() -> Result<Vec<Figure>> {
             what: "dispatch of a message, allocations",
             command,
             measured: format!("{allocations:.4}"),
-            // What starting allocates is spread over all messages.
-            limit: "< 0.01".into(),
-            holds: Some(allocations < 0.01),
+            // A batch of 512 may allocate, a message may not.
+            limit: "< 0.05".into(),
+            holds: Some(allocations < 0.05),
         },
     ])
 }

@@ -91,7 +91,7 @@ impl Settings {
                 "no database is named",
                 "say `--database sqlite:FILE`, set SILLAGE_DATABASE, or put \
                  `database = \"sqlite:FILE\"` into ./sillage.toml or \
-                 ~/.config/sillage/config.toml; `shop dev` writes the former",
+                 ~/.config/sillage/config.toml",
             )
         })
     }

@@ -35,6 +35,6 @@ pub(super) async fn run(session: &mut Session) -> Result<()> {
     if wrong == 0 {
         return Ok(());
     }
-    let what = format!("{} out of {} are wrong", count(wrong, "check"), findings.len());
+    let what = format!("{wrong} of {} failed", count(findings.len(), "check"));
     Err(Refusal::new(Exit::CheckFailed, what, "each of them says how to mend it").into())
 }

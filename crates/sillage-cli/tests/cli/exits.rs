@@ -46,7 +46,7 @@ async fn too_late_is_6() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_check_is_8() {
     let fixture = Fixture::filled().await;
-    fixture.run(&["doctor"]).await.fails(8, "are wrong");
+    fixture.run(&["doctor"]).await.fails(8, "checks failed");
     fixture.run(&["consumers", "lag", "--max-messages", "0"]).await.exits(0);
     let database = fixture.database().await;
     let payload = serde_json::to_vec(&created("o-2")).unwrap();

@@ -4,8 +4,8 @@ use super::Admin;
 use crate::{
     names,
     runtime::{
-        member::read_head,
-        parking::{Key, ParkedKey, Skipped},
+        member::read_parked,
+        parking::{Head, Key, ParkedKey, Skipped},
     },
 };
 use bytes::Bytes;
@@ -78,10 +78,8 @@ impl Admin {
         let (head, tail) = (key.state.head, key.state.tail);
         let mut deliveries = vec![];
         for number in head..tail.min(head.saturating_add(max)) {
-            if let Some((_, message)) =
-                read_head(&*self.database, &names::parked(id, number)).await?
-            {
-                deliveries.push(Delivered { number, message });
+            if let Some(head) = read_parked(&*self.database, id, number).await? {
+                deliveries.push(Delivered { number, message: head.message });
             }
         }
         Ok((letter(key), deliveries))
@@ -100,7 +98,7 @@ impl Admin {
             None
         };
         if refused.is_none() && !dry_run {
-            let head = self.head(&key).await?;
+            let head = self.head(&key).await?.parked;
             let (_, commit) = key.redrive(&head, self.clock.now())?;
             self.act("redrive", json!({ "id": id, "redrives": key.state.redrives + 1 }), commit)
                 .await?;
@@ -111,7 +109,7 @@ impl Admin {
     /// Passes over the head of a parked key: the deliveries behind it go on. Can be restored.
     pub async fn skip(&self, id: &str, why: &str) -> Result<()> {
         let key = self.key(id).await?;
-        let head = self.head(&key).await?;
+        let head = self.head(&key).await?.parked;
         let (_, mut commit) = key.pop(&head, Decision::Skipped, self.clock.now())?;
         let skipped = Skipped { key_id: key.id.clone(), key: key.state.clone(), parked: head };
         let body = serde_json::to_vec(&skipped)?.into();
@@ -150,10 +148,7 @@ impl Admin {
     /// `new_operation`, the original's operation id, so that external calls stay idempotent.
     pub async fn edit(&self, id: &str, payload: Bytes, new_operation: bool) -> Result<MessageId> {
         let key = self.key(id).await?;
-        let number = names::parked(id, key.state.head);
-        let (head, original) = read_head(&*self.database, &number)
-            .await?
-            .ok_or_else(|| missing("parked delivery", &number))?;
+        let Head { parked: head, message: original, .. } = self.head(&key).await?;
         let copy = MessageId::fresh(self.clock.now(), rand::random());
         let edited = Message {
             id: copy.clone(),
@@ -167,10 +162,9 @@ impl Admin {
         Ok(copy)
     }
 
-    async fn head(&self, key: &Key) -> Result<crate::runtime::parking::Parked> {
-        let number = names::parked(&key.id, key.state.head);
-        let found = read_head(&*self.database, &number).await?;
-        found.map(|(parked, _)| parked).ok_or_else(|| missing("parked delivery", &number))
+    async fn head(&self, key: &Key) -> Result<Head> {
+        let found = read_parked(&*self.database, &key.id, key.state.head).await?;
+        found.ok_or_else(|| missing("parked delivery", &names::parked(&key.id, key.state.head)))
     }
 
     async fn key(&self, id: &str) -> Result<Key> {

@@ -205,7 +205,12 @@ impl Building {
     }
 
     /// What the app is, as a document: operators' tools read it, and never the app's code.
+    ///
+    /// A service that is there only as a way in says nothing: another process runs its parts.
     fn manifest(&mut self, service: &Service) -> Result<()> {
+        if service.consumers.is_empty() && service.projections.is_empty() {
+            return Ok(());
+        }
         let consumers = service.consumers.iter().map(|consumer| {
             json!({
                 "name": names::part(service.name, consumer.name),

@@ -55,6 +55,8 @@ struct Lane {
     queue: VecDeque<Work>,
     state: State,
     turn: u32,
+    /// It was woken while it was busy.
+    woken: bool,
 }
 
 /// A map whose keys are hashes already.
@@ -116,11 +118,14 @@ impl Lanes {
         lane
     }
 
-    /// Makes the named lane run although nothing may be queued in it: something parked is due.
+    /// Makes the named lane run although nothing may be queued in it: something parked is due. A
+    /// busy lane runs once more when it rests.
     pub(crate) fn wake(&mut self, name: u64) {
         let lane = self.lane(Some(name));
-        if matches!(self.all[lane.0].state, State::Idle | State::Waiting) {
-            self.make_ready(lane);
+        match self.all[lane.0].state {
+            State::Idle | State::Waiting => self.make_ready(lane),
+            State::Busy => self.all[lane.0].woken = true,
+            State::Ready | State::Free => {}
         }
     }
 
@@ -130,7 +135,7 @@ impl Lanes {
         }
         let lane = self.free.pop().unwrap_or_else(|| {
             let (queue, state) = (VecDeque::new(), State::Free);
-            self.all.push(Lane { name: None, queue, state, turn: 0 });
+            self.all.push(Lane { name: None, queue, state, turn: 0, woken: false });
             LaneId(self.all.len() - 1)
         });
         self.all[lane.0].name = name;
@@ -151,6 +156,7 @@ impl Lanes {
     pub(crate) fn next(&mut self) -> Option<LaneId> {
         let lane = self.ready.pop_front()?;
         self.all[lane.0].state = State::Busy;
+        self.all[lane.0].woken = false;
         Some(lane)
     }
 
@@ -173,7 +179,7 @@ impl Lanes {
 
     /// A busy lane is no longer: it goes to the end of the line, or is gone when empty.
     pub(crate) fn rest(&mut self, lane: LaneId) {
-        if self.all[lane.0].queue.is_empty() {
+        if self.all[lane.0].queue.is_empty() && !self.all[lane.0].woken {
             if let Some(name) = self.all[lane.0].name.take() {
                 self.names.remove(&name);
             }

@@ -17,7 +17,7 @@ use super::{
     health::Vital,
     kill_switch::KillSwitch,
     lane::{LaneId, Lanes},
-    parking::{self, Parked},
+    parking::{self, Head},
     retry::Retry,
     slots::Slots,
 };
@@ -25,10 +25,10 @@ use crate::handler::{AnyHandler, Shared};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use intake::Assigned;
 pub(crate) use outcome::settings;
-pub(crate) use parked::read_head;
+pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Message, Partition,
+    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Partition,
     PublishError, Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
 };
 use std::{
@@ -84,7 +84,7 @@ pub(crate) struct Means {
 struct Run {
     lane: LaneId,
     /// The head of a parked key; else the head of the lane.
-    parked: Option<(Parked, Arc<Message>)>,
+    parked: Option<Head>,
     until: Duration,
 }
 
@@ -104,14 +104,14 @@ struct Popping {
     /// The key's lane, and the key behind the head.
     name: u64,
     next: Option<parking::Key>,
-    head: (Parked, Arc<Message>),
+    head: Head,
 }
 
 /// What was read or published in the background.
 enum Fetched {
     Assigned(usize, u64, Result<intake::Loaded>),
     Decisions(usize, u64, Result<Vec<Option<Decision>>>),
-    Head(LaneId, Result<Option<(Parked, Arc<Message>)>>),
+    Head(LaneId, Result<Option<Head>>),
     Keys(u64, Result<Vec<Stored>>),
     Published(LaneId, bool, Vec<Result<Receipt, PublishError>>),
 }
@@ -133,7 +133,7 @@ pub(crate) struct Member {
     places: HashMap<Partition, usize>,
     parked: HashMap<u64, Held>,
     due: BTreeSet<(Timestamp, u64)>,
-    heads: HashMap<LaneId, (Parked, Arc<Message>)>,
+    heads: HashMap<LaneId, Head>,
     pending: HashMap<u64, Pending>,
     ticket: u64,
     revision: u64,

@@ -91,6 +91,14 @@ impl Parked {
     }
 }
 
+/// A parked delivery as it was read: its number under the key, and its message.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) number: u64,
+    pub(crate) parked: Parked,
+    pub(crate) message: Arc<Message>,
+}
+
 /// A delivery that an operator passed over, kept so that it can be restored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Skipped {

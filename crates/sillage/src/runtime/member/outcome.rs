@@ -1,6 +1,6 @@
 //! What became of a delivery: its handler's return value, and then its commit, decide.
 
-use super::{Member, Pending, Popping};
+use super::{Head, Member, Pending, Popping};
 use crate::{
     handler::Handled,
     names,
@@ -15,15 +15,12 @@ use crate::{
     },
 };
 use sillage_core::{
-    Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, Failure, Message,
+    Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, Failure,
     PublishError, Receipt, Result, Text, Write,
 };
-use std::sync::Arc;
 
 /// So many reruns on conflict follow at once; later ones back off.
 const RERUNS: u32 = 5;
-
-type Head = Option<(Parked, Arc<Message>)>;
 
 impl Member {
     pub(super) fn ended(&mut self, slot: SlotId, handled: Handled) {
@@ -40,7 +37,7 @@ impl Member {
         }
     }
 
-    pub(super) fn handled(&mut self, lane: LaneId, parked: Head, handled: Handled) {
+    pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {
         let effects = match handled.result {
             Ok(effects) => effects,
             Err(failure) => return self.failed(lane, parked, &failure),
@@ -60,7 +57,7 @@ impl Member {
     fn handling(
         &mut self,
         lane: LaneId,
-        parked: Option<&(Parked, Arc<Message>)>,
+        parked: Option<&Head>,
         effects: Effects,
         conditions: Vec<Condition>,
     ) -> Result<(Commit, Pending), Failure> {
@@ -70,16 +67,15 @@ impl Member {
             let cause = Some(Cause { message, consumer: &shared.consumer });
             Origin { service: &shared.service, now, cause }
         };
-        if let Some((head, message)) = parked {
-            let popped = (head.clone(), message.clone());
-            let name = self.lanes.name_of(lane).unwrap_or_default();
-            let key = self.parked.get(&name).map(|held| held.key.clone()).ok_or_else(gone)?;
-            let mut commit = origin(message).commit(effects, conditions)?;
-            let (next, pop) = key.pop(head, Decision::Done, now)?;
+        if let Some(head) = parked {
+            let key = self.key_of(lane, head).ok_or_else(gone)?;
+            let mut commit = origin(&head.message).commit(effects, conditions)?;
+            let (next, pop) = key.pop(&head.parked, Decision::Done, now)?;
             commit.conditions.extend(pop.conditions);
             commit.conditions.extend(self.key_fence(&key));
             commit.writes.extend(pop.writes);
-            return Ok((commit, Pending::Popped(lane, Popping { name, next, head: popped })));
+            let name = self.lanes.name_of(lane).unwrap_or_default();
+            return Ok((commit, Pending::Popped(lane, Popping { name, next, head: head.clone() })));
         }
         let Some(work) = self.lanes.front(lane) else { return Err(gone()) };
         let (place, offset) = (work.partition, work.delivery.offset);
@@ -171,7 +167,7 @@ impl Member {
         self.lanes.rest(lane);
     }
 
-    pub(super) fn failed(&mut self, lane: LaneId, parked: Head, failure: &Failure) {
+    pub(super) fn failed(&mut self, lane: LaneId, parked: Option<Head>, failure: &Failure) {
         let now = self.means.clock.elapsed();
         if let Class::Unavailable(dependency) = &failure.class {
             let why = format!("`{dependency}` is unavailable: {failure}");

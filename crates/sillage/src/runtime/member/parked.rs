@@ -1,7 +1,7 @@
 //! Parked keys in a running member: later deliveries go behind them, due heads are tried again
 //! in the key's own lane, and what an operator changed is taken over.
 
-use super::{Fetched, Held, Member, Pending, Popping, intake, outcome::copy_of};
+use super::{Fetched, Head, Held, Member, Pending, Popping, intake, outcome::copy_of};
 use crate::{
     names,
     runtime::{
@@ -13,9 +13,9 @@ use crate::{
     },
 };
 use sillage_core::{
-    CommitError, Condition, Database, Error, Failure, Filter, Message, Position, Result, Stored,
+    CommitError, Condition, Database, Error, Failure, Filter, Position, Result, Stored,
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 impl Member {
     /// The lane of a parked key.
@@ -79,6 +79,12 @@ impl Member {
         owned.and_then(|place| self.fence(place))
     }
 
+    /// The parked key of a lane, while that is its head.
+    pub(super) fn key_of(&self, lane: LaneId, head: &Head) -> Option<Key> {
+        let held = self.parked.get(&self.lanes.name_of(lane)?)?;
+        (held.key.state.head == head.number).then(|| held.key.clone())
+    }
+
     /// A step of a lane whose key is parked. False where it is another key's.
     pub(super) fn step_parked(&mut self, lane: LaneId) -> bool {
         let careful = self.lanes.front(lane).filter(|work| work.careful);
@@ -134,11 +140,11 @@ impl Member {
 
     fn fetch_head(&self, lane: LaneId, key: &Key) {
         let Some(database) = self.database().cloned() else { return };
-        let id = names::parked(&key.id, key.state.head);
-        self.fetch(async move { Fetched::Head(lane, read_head(&*database, &id).await) });
+        let (id, head) = (key.id.clone(), key.state.head);
+        self.fetch(async move { Fetched::Head(lane, read_parked(&*database, &id, head).await) });
     }
 
-    pub(super) fn head(&mut self, lane: LaneId, head: Result<Option<(Parked, Arc<Message>)>>) {
+    pub(super) fn head(&mut self, lane: LaneId, head: Result<Option<Head>>) {
         match head {
             Ok(Some(head)) => {
                 self.heads.insert(lane, head);
@@ -160,14 +166,8 @@ impl Member {
         self.lanes.wait(lane, self.means.clock.elapsed() + Duration::from_secs(1));
     }
 
-    pub(super) fn failed_again(
-        &mut self,
-        lane: LaneId,
-        (head, message): &(Parked, Arc<Message>),
-        failure: &Failure,
-    ) {
-        let name = self.lanes.name_of(lane).unwrap_or_default();
-        let Some(key) = self.parked.get(&name).map(|held| held.key.clone()) else {
+    pub(super) fn failed_again(&mut self, lane: LaneId, head: &Head, failure: &Failure) {
+        let Some(key) = self.key_of(lane, head) else {
             return self.lanes.rest(lane);
         };
         let attempts = key.state.attempts + 1;
@@ -178,8 +178,8 @@ impl Member {
             Next::Park(delay) | Next::InLane(delay) => Some(now + delay),
             Next::Dead => None,
         };
-        let failed = Failed { name: &message.name, failure, attempts, now, next_try };
-        match key.failed(head, &failed) {
+        let failed = Failed { name: &head.message.name, failure, attempts, now, next_try };
+        match key.failed(&head.parked, &failed) {
             Ok((next, mut commit)) => {
                 commit.conditions.extend(self.key_fence(&key));
                 self.commit(commit, Pending::Noted(lane, next));
@@ -325,16 +325,18 @@ impl Member {
     }
 }
 
-/// Reads a parked delivery: its copy, or its entry in the log.
-pub(crate) async fn read_head(
+/// Reads the parked delivery of that number: its copy, or its entry in the log.
+pub(crate) async fn read_parked(
     database: &dyn Database,
-    id: &str,
-) -> Result<Option<(Parked, Arc<Message>)>> {
-    let stored = database.get(names::PARKED, &[id]).await?.pop().flatten();
+    key: &str,
+    number: u64,
+) -> Result<Option<Head>> {
+    let id = names::parked(key, number);
+    let stored = database.get(names::PARKED, &[&id]).await?.pop().flatten();
     let Some(stored) = stored else { return Ok(None) };
     let parked: Parked = serde_json::from_slice(&stored.body)?;
     if let Some(copied) = parked.copied() {
-        return Ok(Some((parked, copied?)));
+        return Ok(Some(Head { number, message: copied?, parked }));
     }
     let position = parked.position.unwrap_or_default();
     let before = Position(position.0.saturating_sub(1));
@@ -343,5 +345,5 @@ pub(crate) async fn read_head(
     let entry = entry.ok_or_else(|| {
         Error::corrupt(format!("parked delivery `{id}`: the log has no entry at {position}"))
     })?;
-    Ok(Some((parked, entry.body)))
+    Ok(Some(Head { number, message: entry.body, parked }))
 }

@@ -1,6 +1,6 @@
 //! Starting what is ready: one delivery of a lane at a time, as many lanes as there are slots.
 
-use super::{Fetched, Member, Pending, Run};
+use super::{Fetched, Head, Member, Pending, Run};
 use crate::{
     handler::{Context, Handled},
     runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
@@ -25,11 +25,10 @@ impl Member {
 
     fn step(&mut self, lane: LaneId) {
         let head = if self.heads.is_empty() { None } else { self.heads.remove(&lane) };
-        if let Some((parked, message)) = head {
-            let name = self.lanes.name_of(lane).unwrap_or_default();
-            if self.parked.contains_key(&name) {
-                return self.start(lane, message.clone(), Some((parked, message)));
-            }
+        if let Some(head) = head
+            && self.key_of(lane, &head).is_some()
+        {
+            return self.start(lane, head.message.clone(), Some(head));
         }
         if !self.parked.is_empty() && self.step_parked(lane) {
             return;
@@ -53,7 +52,7 @@ impl Member {
         &mut self,
         lane: LaneId,
         message: Arc<Message>,
-        parked: Option<(super::Parked, Arc<Message>)>,
+        parked: Option<Head>,
     ) {
         let spec = &self.means.spec;
         let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
@@ -118,7 +117,7 @@ impl Member {
         &mut self,
         lane: LaneId,
         message: &Message,
-        parked: Option<(super::Parked, Arc<Message>)>,
+        parked: Option<Head>,
     ) {
         if !self.means.spec.strict {
             let nothing = Handled { result: Ok(Effects::none()), conditions: vec![] };
