@@ -182,7 +182,9 @@ mod tests {
         let said = "dispatch: 1000000 messages, 92 ns each, 0.0012 allocations each\n";
         assert!((before(said, " ns each").unwrap() - 92.0).abs() < 1e-9);
         assert!((before(said, " allocations each").unwrap() - 0.0012).abs() < 1e-9);
-        assert!((after("median ratio to raw 0.93\n", "ratio to raw ").unwrap() - 0.93).abs() < 1e-9);
+        assert!(
+            (after("median ratio to raw 0.93\n", "ratio to raw ").unwrap() - 0.93).abs() < 1e-9
+        );
         assert!(before(said, " durable writes").is_err());
     }
 }

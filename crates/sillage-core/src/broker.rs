@@ -130,6 +130,9 @@ pub struct Delivery {
 pub enum Inbound {
     /// Deliveries of one partition, in order.
     Batch(Partition, Vec<Delivery>),
+    /// Up to this offset nothing more comes of the partition: what was there is not for this
+    /// consumer. So the watermark of an idle partition moves too.
+    Passed(Partition, Offset),
     /// These partitions are this member's now.
     Assigned(Vec<Partition>),
     /// These are wanted by another member: drain and settle them, then `release`.

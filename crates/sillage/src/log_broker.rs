@@ -20,7 +20,6 @@ use sillage_core::{
     TopicSpec, TopologyDiff, Write,
 };
 use slots::Slots;
-pub(crate) use slots::partition;
 use std::sync::Arc;
 
 /// Slots of one consumer: the most processes that can share it.

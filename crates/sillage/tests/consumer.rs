@@ -251,6 +251,38 @@ async fn an_event_without_a_handler_is_ignored_or_strict() {
     app.drain().await;
 }
 
+/// What waits behind a dead letter and has no handler leaves the key without an effect.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_handler_does_not_block_a_redriven_key() {
+    let (log, broken) = (Probe::default(), common::Switch::on());
+    let handler = {
+        let (log, broken) = (log.clone(), broken.clone());
+        move |order: Created| {
+            let (log, broken) = (log.clone(), broken.clone());
+            async move {
+                if broken.is_on() {
+                    return Err(Failure::permanent("broken"));
+                }
+                log.note(&order.note);
+                Ok(())
+            }
+        }
+    };
+    let harness = Harness::new();
+    let app = harness.start(Consumer::new("billing").on(handler)).await;
+    harness.garbage_named("order", "order.created", "o", r#"{"order_id":"o","note":"1"}"#).await;
+    harness.garbage_named("order", "order.unknown", "o", "{}").await;
+    harness.garbage_named("order", "order.created", "o", r#"{"order_id":"o","note":"2"}"#).await;
+    harness.passed("shop/billing", 3).await;
+    let dead = harness.dead_letters_until(1).await;
+    broken.off();
+    harness.admin().redrive(&dead[0].id, false, false).await.unwrap();
+    log.reached("2").await;
+    assert_eq!(log.notes(), ["1", "2"]);
+    harness.dead_letters_until(0).await;
+    app.drain().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_commit_whose_outcome_is_unknown_is_not_doubled() {
     async fn invoice(order: Created) -> Effects {

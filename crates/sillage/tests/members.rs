@@ -201,3 +201,20 @@ async fn a_broadcast_reaches_every_process() {
     first.drain().await;
     second.drain().await;
 }
+
+/// Slots without deliveries follow the log: a restart must not read it all again.
+#[tokio::test(start_paused = true)]
+async fn the_watermarks_of_idle_slots_follow_the_log() {
+    let invoice = |order: Created| async move { publish(Invoiced { order_id: order.note }) };
+    let harness = Harness::new();
+    let app = harness.start(Consumer::new("billing").on(invoice)).await;
+    for n in 0..60 {
+        let all = (0..100).map(|m| publish(Created { note: format!("{n} {m}"), ..created("one") }));
+        app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
+    }
+    harness.passed("shop/billing", 6000).await;
+    app.drain().await;
+    let position = harness.consumer("shop/billing").await.position;
+    assert!(position > Position(10_000), "the lowest slot is at {position} of 12,000");
+    harness.accounted("shop/billing", 6000).await;
+}

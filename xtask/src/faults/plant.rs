@@ -49,11 +49,11 @@ impl Bug {
     }
 
     /// What runs before the bug, and the fact of which there is one an order then: so it strikes
-    /// after that fact, and before anybody has read it.
+    /// after that fact, and before whoever goes on with the order has read it.
     fn stage(self) -> (Layout, &'static str) {
         match self {
-            Bug::LostOrder => (&[Some("customer")], "order.created"),
-            _ => (&[Some("customer,payment")], "payment.completed"),
+            Bug::LostOrder => (&[Some("inventory")], "order.created"),
+            _ => (&[Some("inventory,payment")], "payment.completed"),
         }
     }
 
@@ -81,6 +81,8 @@ impl Bug {
     pub(super) async fn run(self, shop: &Path, folder: &Path) -> Result<String> {
         let (layout, fact) = self.stage();
         let mut stage = Stage::open(shop, folder, layout)?;
+        // By then the shelves are full: nothing is short.
+        stage.until("the shop listens", LIMIT, async |stage| Ok(stage.listens().await)).await?;
         let place = format!(
             "place --database sqlite:{DATABASE} --seed {SEED} --orders {ORDERS} --customers 3 \
              --decline-percent 0 --shortage-percent 0"

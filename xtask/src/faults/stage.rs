@@ -89,6 +89,11 @@ impl Stage {
         format!("http://127.0.0.1:{}", self.api)
     }
 
+    /// Whether the HTTP API takes calls.
+    pub(super) async fn listens(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.api)).await.is_ok()
+    }
+
     /// How many processes there are, the gateway among them.
     pub(super) fn size(&self) -> usize {
         self.processes.len()

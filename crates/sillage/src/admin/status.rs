@@ -100,28 +100,26 @@ impl Admin {
     async fn consumer(&self, name: Text, topics: Vec<String>) -> Result<ConsumerStatus> {
         let prefix = format!("{name}/");
         let marks = self.all(names::WATERMARKS, &prefix).await?;
-        let (mut tally, mut lowest, mut highest) = (Tally::default(), None, Position(0));
+        let mut tally = Tally::default();
+        let mut passed = vec![None; crate::SLOTS as usize];
         for stored in &marks {
             let mark: Mark = serde_json::from_slice(&stored.body)?;
             tally = tally + mark.tally;
-            let position = Position(mark.offset.0);
-            lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
-            highest = highest.max(position);
+            let slot = stored.id.rsplit('/').next().and_then(|slot| slot.parse::<usize>().ok());
+            if let Some(place) = slot.and_then(|slot| passed.get_mut(slot)) {
+                *place = Some(mark.offset.0);
+            }
         }
-        let position = lowest.unwrap_or_default();
-        let passed = |slot: u32| {
-            let id = names::watermark(&name, &crate::log_broker::partition(slot));
-            let mark = marks.iter().find(|stored| stored.id == id)?;
-            serde_json::from_slice::<Mark>(&mark.body).ok().map(|mark| mark.offset.0)
-        };
-        let (lag, waiting_since) = self.lag(&topics, position, passed).await?;
+        let position = passed.iter().map(|passed| passed.unwrap_or_default()).min();
+        let position = Position(position.unwrap_or_default());
+        let (lag, waiting_since) = self.lag(&topics, position, &passed).await?;
         let keys = self.dead_letters(Some(&name), true).await?;
         let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
         let settings: Option<Value> =
             stored.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
         Ok(ConsumerStatus {
             topics,
-            position: highest,
+            position,
             lag,
             waiting_since,
             tally,
@@ -139,12 +137,11 @@ impl Admin {
         &self,
         topics: &[String],
         from: Position,
-        passed: impl Fn(u32) -> Option<u64>,
+        passed: &[Option<u64>],
     ) -> Result<(u64, Option<Timestamp>)> {
         let topics = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
         let filter = Filter { topics, ..Filter::default() };
         let (mut at, mut lag, mut since, mut seen) = (from, 0, None, 0);
-        let passed: Vec<_> = (0..crate::SLOTS).map(passed).collect();
         loop {
             let page = self.database.log(at, &filter, 1000).await?;
             for entry in &page.entries {

@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Entries read at once.
 const PAGE: usize = 512;
+/// A slot without deliveries is told its place after this many positions.
+const PASSED: u64 = 512;
 
 /// A read that goes on by itself, so that whoever waits for it may stop and wait again.
 ///
@@ -41,6 +43,8 @@ pub(super) struct LogReceiver {
     slots: Arc<Slots>,
     /// For each owned slot: everything up to there was handed over.
     places: BTreeMap<u32, Position>,
+    /// For each owned slot: the last place that the member was told.
+    told: BTreeMap<u32, Position>,
     /// Everything up to here was read for all slots that are not behind.
     scanned: Position,
     ready: VecDeque<Inbound>,
@@ -67,6 +71,7 @@ impl LogReceiver {
             placing: None,
             slots,
             places: BTreeMap::new(),
+            told: BTreeMap::new(),
             scanned: Position(u64::MAX),
             ready: VecDeque::new(),
         })
@@ -132,8 +137,25 @@ impl LogReceiver {
         }
     }
 
+    /// Tells the places of slots that had nothing for a while: else their watermarks would stay
+    /// behind, and a restart would read the log again from there.
+    fn passed(&mut self, batches: &BTreeMap<u32, Vec<Delivery>>) -> Vec<Inbound> {
+        let mut passed = vec![];
+        for (slot, place) in &self.places {
+            let told = self.told.entry(*slot).or_insert(*place);
+            if batches.contains_key(slot) {
+                *told = *place;
+            } else if place.0 >= told.0 + PASSED {
+                *told = *place;
+                passed.push(Inbound::Passed(partition(*slot), Offset(place.0)));
+            }
+        }
+        passed
+    }
+
     fn forget(&mut self, slot: u32) {
         self.places.remove(&slot);
+        self.told.remove(&slot);
         let lost = partition(slot);
         self.ready.retain(|inbound| !matches!(inbound, Inbound::Batch(p, _) if *p == lost));
     }
@@ -168,6 +190,8 @@ impl LogReceiver {
                 *place = page.through;
             }
         }
+        let passed = self.passed(&batches);
+        self.ready.extend(passed);
         let batch = |(slot, deliveries)| Inbound::Batch(partition(slot), deliveries);
         self.ready.extend(batches.into_iter().map(batch));
         self.scanned = page.through;

@@ -28,8 +28,8 @@ pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Partition,
-    PublishError, Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
+    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Partition, PublishError,
+    Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -244,6 +244,7 @@ impl Member {
     fn inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Batch(partition, deliveries) => self.batch(&partition, deliveries),
+            Inbound::Passed(partition, offset) => self.passed(&partition, offset),
             Inbound::Assigned(partitions) => self.assigned(partitions),
             Inbound::Revoked(partitions) => {
                 for partition in partitions {

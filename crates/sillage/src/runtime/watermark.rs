@@ -13,6 +13,8 @@ pub(crate) enum Fate {
     Parked,
     Ignored,
     Duplicate,
+    /// No delivery at all: nothing comes up to there.
+    Nothing,
 }
 
 /// How many deliveries the watermark has passed, by what became of them.
@@ -47,8 +49,9 @@ impl std::ops::Add for Tally {
 
 impl Tally {
     fn count(&mut self, fate: Fate) {
-        self.received += 1;
+        self.received += u64::from(fate != Fate::Nothing);
         match fate {
+            Fate::Nothing => {}
             Fate::Done => self.done += 1,
             Fate::Parked => self.parked += 1,
             Fate::Ignored => self.ignored += 1,
@@ -158,6 +161,19 @@ mod tests {
                 prop_assert_eq!(watermark.oldest(), offsets.get(prefix).copied());
             }
         }
+    }
+
+    #[test]
+    fn what_is_passed_waits_for_what_was_delivered_before() {
+        let mut watermark = Watermark::default();
+        watermark.pass(Offset(5), Fate::Nothing);
+        assert_eq!(watermark.passed(), Some(Offset(5)));
+        let number = watermark.push(Offset(7));
+        watermark.pass(Offset(90), Fate::Nothing);
+        assert_eq!(watermark.passed(), Some(Offset(5)));
+        watermark.finish(number, Fate::Done);
+        assert_eq!(watermark.passed(), Some(Offset(90)));
+        assert_eq!(watermark.tally(), Tally { received: 1, done: 1, ..Tally::default() });
     }
 
     #[test]

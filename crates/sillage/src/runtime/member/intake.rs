@@ -195,6 +195,16 @@ impl Member {
         }
     }
 
+    /// Nothing more comes up to there; once nothing is held back, the watermark may know.
+    pub(super) fn passed(&mut self, partition: &Partition, offset: Offset) {
+        let Some(place) = self.places.get(partition).copied() else { return };
+        let assigned = &mut self.partitions[place];
+        let empty = assigned.held.is_empty() && assigned.looking.is_none();
+        if assigned.owned && assigned.ready && empty && assigned.revoked.is_none() {
+            assigned.watermark.pass(offset, Fate::Nothing);
+        }
+    }
+
     /// Takes in what was held back, as far as it can be now.
     pub(super) fn take_held(&mut self, place: usize) {
         loop {

@@ -1,6 +1,6 @@
 //! What became of a delivery: its handler's return value, and then its commit, decide.
 
-use super::{Head, Member, Pending, Popping};
+use super::{Head, Member, Pending, Popping, Run};
 use crate::{
     handler::Handled,
     names,
@@ -24,17 +24,36 @@ const RERUNS: u32 = 5;
 
 impl Member {
     pub(super) fn ended(&mut self, slot: SlotId, handled: Handled) {
-        if let Some(run) = self.runs[slot].take() {
+        if let Some(run) = self.runs[slot].take()
+            && !self.is_dropped(&run)
+        {
             self.handled(run.lane, run.parked, handled);
         }
     }
 
     pub(super) fn timed_out(&mut self, slot: SlotId) {
-        if let Some(run) = self.runs[slot].take() {
+        if let Some(run) = self.runs[slot].take()
+            && !self.is_dropped(&run)
+        {
             let limit = self.means.spec.time_limit;
             let why = format!("the handler did not end within its time limit of {limit:?}");
             self.failed(run.lane, run.parked, &Failure::transient(why));
         }
+    }
+
+    /// Drops what was begun under an assignment that has ended since: under a later one of this
+    /// member its commit would not be fenced, and its inbox row may be gone.
+    fn is_dropped(&mut self, run: &Run) -> bool {
+        let Some(work) = self.lanes.front(run.lane).filter(|_| run.parked.is_none()) else {
+            return false;
+        };
+        let (place, assignment) = (work.partition, work.assignment);
+        let lost = !self.is_current(place, assignment);
+        if lost {
+            self.lanes.pop(run.lane);
+            self.lanes.rest(run.lane);
+        }
+        lost
     }
 
     pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {

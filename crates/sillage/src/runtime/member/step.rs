@@ -48,12 +48,7 @@ impl Member {
         }
     }
 
-    fn start(
-        &mut self,
-        lane: LaneId,
-        message: Arc<Message>,
-        parked: Option<Head>,
-    ) {
+    fn start(&mut self, lane: LaneId, message: Arc<Message>, parked: Option<Head>) {
         let spec = &self.means.spec;
         let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
             return self.without_handler(lane, &message, parked);
@@ -113,12 +108,7 @@ impl Member {
         }
     }
 
-    fn without_handler(
-        &mut self,
-        lane: LaneId,
-        message: &Message,
-        parked: Option<Head>,
-    ) {
+    fn without_handler(&mut self, lane: LaneId, message: &Message, parked: Option<Head>) {
         if !self.means.spec.strict {
             let nothing = Handled { result: Ok(Effects::none()), conditions: vec![] };
             return match parked {

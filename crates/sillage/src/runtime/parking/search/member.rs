@@ -18,6 +18,8 @@ pub(super) struct Member {
     pub(super) front: u8,
     /// What is under way: the front, and the parked head.
     lanes: [Option<Doing>; 2],
+    /// The number of the parked head that is tried again.
+    head: u64,
     /// Commits are made, and answered, in their order.
     line: Vec<usize>,
     /// The front was begun under an assignment that has ended since.
@@ -115,7 +117,7 @@ impl Member {
 
     fn load(&mut self, system: &System, plan: &Plan) {
         self.front = system.store.settled() + 1;
-        self.held = system.store.key();
+        self.hold(system.store.key());
         self.careful = plan.careful;
         self.seen = system.acts;
         self.life = Life::Running;
@@ -132,7 +134,7 @@ impl Member {
     }
 
     fn hold(&mut self, held: Option<Held>) {
-        self.held = held;
+        self.held = held.filter(|_| self.life != Life::Away);
         if let Some(reload) = &mut self.reload {
             reload.is_older = true;
         }
@@ -140,7 +142,7 @@ impl Member {
 
     fn reloads(&self, system: &System, step: &mut Step<'_>) {
         match &self.reload {
-            None if self.is_stale || self.seen < system.acts => {
+            None if self.life != Life::Away && (self.is_stale || self.seen < system.acts) => {
                 step("reads the keys", &|member, next| {
                     let read = next.store.key();
                     member.reload = Some(Reload { read, is_older: false });
@@ -208,13 +210,16 @@ impl Member {
         let due = self.held.as_ref().filter(|held| !held.0.state.dead);
         if let Some(held) = due.filter(|_| self.is_free(HEAD)) {
             step("reads the parked head", &|member, next| match next.store.head(held) {
-                Some(id) => member.lanes[HEAD] = Some(Doing::Handling(id)),
+                Some(id) => {
+                    member.lanes[HEAD] = Some(Doing::Handling(id));
+                    member.head = held.0.state.head;
+                }
                 None => member.is_stale = true,
             });
         }
         let Some(Doing::Handling(id)) = &self.lanes[HEAD] else { return };
-        let Some(held) = &self.held else {
-            return step("finds its key gone", &|member, _| member.lanes[HEAD] = None);
+        let Some(held) = self.held.as_ref().filter(|held| held.0.state.head == self.head) else {
+            return step("finds its key changed", &|member, _| member.lanes[HEAD] = None);
         };
         step("handles the parked head", &|member, _| {
             member.submit(HEAD, Intent::Popped(held.clone(), id.clone()));
