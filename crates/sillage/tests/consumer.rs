@@ -251,6 +251,42 @@ async fn an_event_without_a_handler_is_ignored_or_strict() {
     app.drain().await;
 }
 
+/// During a rolling deployment a newer producer may be ahead: added fields are no obstacle, and
+/// what cannot be read waits for a reader that can, instead of being dead at once.
+#[tokio::test(start_paused = true)]
+async fn a_newer_version_is_tried_as_it_is_and_else_parked() {
+    let log = Probe::default();
+    let handler = {
+        let log = log.clone();
+        move |order: Created| {
+            let log = log.clone();
+            async move { log.note(&order.order_id) }
+        }
+    };
+    let harness = Harness::new();
+    let retry = Retry::in_lane([ms(10)]).then_park([hours(1)]);
+    let app = harness.start(Consumer::new("billing").on(handler).retry(retry)).await;
+    let publish = async |key: &str, payload: &str| {
+        let outgoing = sillage::admin::Outgoing {
+            name: "order.created".into(),
+            version: 9,
+            topic: "order".into(),
+            key: Some(key.into()),
+            payload: payload.as_bytes().to_vec(),
+        };
+        harness.admin().publish(outgoing).await.unwrap();
+    };
+    publish("added", r#"{"order_id":"added","note":"","colour":"red"}"#).await;
+    publish("changed", r#"{"orderId":"changed"}"#).await;
+    log.reached("added").await;
+    harness.passed("shop/billing", 2).await;
+    let parked = harness.admin().dead_letters(None, true).await.unwrap();
+    assert_eq!(parked.len(), 1);
+    assert!(!parked[0].key.dead, "{:?}", parked[0].key);
+    assert!(parked[0].key.failure.contains("newer producer"), "{}", parked[0].key.failure);
+    app.drain().await;
+}
+
 /// What waits behind a dead letter and has no handler leaves the key without an effect.
 #[tokio::test(start_paused = true)]
 async fn what_has_no_handler_does_not_block_a_redriven_key() {

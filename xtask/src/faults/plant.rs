@@ -82,7 +82,7 @@ impl Bug {
         let (layout, fact) = self.stage();
         let mut stage = Stage::open(shop, folder, layout)?;
         // By then the shelves are full: nothing is short.
-        stage.until("the shop listens", LIMIT, async |stage| Ok(stage.listens().await)).await?;
+        stage.until("the shop listens", LIMIT, async |stage| stage.listens()).await?;
         let place = format!(
             "place --database sqlite:{DATABASE} --seed {SEED} --orders {ORDERS} --customers 3 \
              --decline-percent 0 --shortage-percent 0"

@@ -89,9 +89,10 @@ impl Stage {
         format!("http://127.0.0.1:{}", self.api)
     }
 
-    /// Whether the HTTP API takes calls.
-    pub(super) async fn listens(&self) -> bool {
-        TcpStream::connect(("127.0.0.1", self.api)).await.is_ok()
+    /// Whether the first shop process has said that it listens.
+    pub(super) fn listens(&self) -> Result<bool> {
+        let log = fs::read_to_string(self.folder.join("serve-1.log"))?;
+        Ok(log.contains("shop listens on"))
     }
 
     /// How many processes there are, the gateway among them.

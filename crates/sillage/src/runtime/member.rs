@@ -32,7 +32,7 @@ use sillage_core::{
     Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -112,14 +112,18 @@ enum Fetched {
     Assigned(usize, u64, Result<intake::Loaded>),
     Decisions(usize, u64, Result<Vec<Option<Decision>>>),
     Head(LaneId, Result<Option<Head>>),
-    Keys(u64, Result<Vec<Stored>>),
+    Keys(Result<Vec<Stored>>),
     Published(LaneId, bool, Vec<Result<Receipt, PublishError>>),
 }
 
-/// A parked key in memory, and when it was last changed here.
-struct Held {
-    key: parking::Key,
-    revision: u64,
+/// The parked keys are being read again.
+#[derive(Default)]
+struct Reading {
+    is_under_way: bool,
+    /// Something changed in the database since the question.
+    is_asked_again: bool,
+    /// Keys that were changed here since the question: of them the answer may be older.
+    touched: HashSet<u64>,
 }
 
 pub(crate) struct Member {
@@ -131,12 +135,12 @@ pub(crate) struct Member {
     runs: Vec<Option<Run>>,
     partitions: Vec<Assigned>,
     places: HashMap<Partition, usize>,
-    parked: HashMap<u64, Held>,
+    parked: HashMap<u64, parking::Key>,
+    reading: Reading,
     due: BTreeSet<(Timestamp, u64)>,
     heads: HashMap<LaneId, Head>,
     pending: HashMap<u64, Pending>,
     ticket: u64,
-    revision: u64,
     answer: mpsc::UnboundedSender<(u64, Answer)>,
     answers: Answers,
     fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
@@ -173,11 +177,11 @@ impl Member {
             partitions: vec![],
             places: HashMap::new(),
             parked: HashMap::new(),
+            reading: Reading::default(),
             due: BTreeSet::new(),
             heads: HashMap::new(),
             pending: HashMap::new(),
             ticket: 0,
-            revision: 0,
             answer,
             answers,
             fetching: FuturesUnordered::new(),
@@ -264,7 +268,7 @@ impl Member {
             Fetched::Assigned(place, assignment, loaded) => self.loaded(place, assignment, loaded),
             Fetched::Decisions(place, assignment, found) => self.decided(place, assignment, found),
             Fetched::Head(lane, head) => self.head(lane, head),
-            Fetched::Keys(revision, keys) => self.keys(revision, keys),
+            Fetched::Keys(keys) => self.keys(keys),
             Fetched::Published(lane, dead, receipts) => self.published(lane, dead, receipts),
         }
     }

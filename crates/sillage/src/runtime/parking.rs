@@ -118,7 +118,7 @@ pub(crate) struct Failed<'a> {
 }
 
 /// A parked key with its id and the version it was read at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Key {
     pub(crate) id: Text,
     pub(crate) version: Option<Version>,

@@ -11,7 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sillage_core::{
-    Database, Decision, Delivery, Epoch, Offset, Partition, Range, Result, Stored, Text,
+    Database, Decision, Delivery, Epoch, Error, Offset, Partition, Range, Result, Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -138,9 +138,21 @@ impl Member {
             Ok(loaded) => loaded,
             Err(error) => return self.load_again(place, &error),
         };
+        let name = self.partitions[place].name.clone();
+        let mut keys = vec![];
+        for stored in &loaded.keys {
+            match parking::Key::read(stored) {
+                Ok(key) if key.state.partition == name => keys.push(key),
+                Ok(_) => {}
+                Err(error) => tracing::error!(id = %stored.id, %error, "parked key unreadable"),
+            }
+        }
+        if keys.iter().any(|key| self.is_committing(self.lane_name(key))) {
+            let error = Error::unavailable("a commit of the last assignment is not answered yet");
+            return self.load_again(place, &error);
+        }
         let window = self.means.spec.window;
         let assigned = &mut self.partitions[place];
-        let name = assigned.name.clone();
         let mark = loaded.mark.unwrap_or_default();
         let passed = (mark.offset.0 > 0).then_some(mark.offset);
         assigned.watermark = Watermark::starting(passed, mark.tally);
@@ -149,17 +161,13 @@ impl Member {
         assigned.guard = mark.guard;
         assigned.stored = None;
         assigned.ready = true;
-        for stored in &loaded.keys {
-            match parking::Key::read(stored) {
-                Ok(key) if key.state.partition == name => self.hold(key),
-                Ok(_) => {}
-                Err(error) => tracing::error!(id = %stored.id, %error, "parked key unreadable"),
-            }
+        for key in keys {
+            self.hold(key);
         }
         self.take_held(place);
     }
 
-    fn load_again(&mut self, place: usize, error: &sillage_core::Error) {
+    fn load_again(&mut self, place: usize, error: &Error) {
         tracing::warn!(consumer = %self.means.spec.name, %error, "loading a partition failed");
         let assigned = &self.partitions[place];
         let (partition, assignment) = (assigned.partition.clone(), assigned.assignment);

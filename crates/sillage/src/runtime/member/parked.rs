@@ -1,7 +1,7 @@
 //! Parked keys in a running member: later deliveries go behind them, due heads are tried again
 //! in the key's own lane, and what an operator changed is taken over.
 
-use super::{Fetched, Head, Held, Member, Pending, Popping, intake, outcome::copy_of};
+use super::{Fetched, Head, Member, Pending, Popping, Reading, intake, outcome::copy_of};
 use crate::{
     names,
     runtime::{
@@ -19,7 +19,7 @@ use std::{collections::HashSet, time::Duration};
 
 impl Member {
     /// The lane of a parked key.
-    fn lane_name(&self, key: &Key) -> u64 {
+    pub(super) fn lane_name(&self, key: &Key) -> u64 {
         let topic = &key.state.topic;
         match &key.state.key {
             Some(label) => self.lanes.name(topic, &sillage_core::Key::from_label(label)),
@@ -31,27 +31,31 @@ impl Member {
     pub(super) fn hold(&mut self, key: Key) {
         let name = self.lane_name(&key);
         self.let_key_go(name);
-        if !self.owned().any(|owned| owned.name == key.state.partition) {
+        if !self.has_loaded(&key.state.partition) {
             return;
         }
         if !key.state.dead {
             self.due.insert((key.state.next_try, name));
         }
-        self.revision += 1;
-        self.parked.insert(name, Held { key, revision: self.revision });
+        self.parked.insert(name, key);
+    }
+
+    fn has_loaded(&self, partition: &str) -> bool {
+        self.owned().any(|owned| owned.ready && *owned.name == *partition)
     }
 
     fn let_key_go(&mut self, name: u64) {
-        if let Some(held) = self.parked.remove(&name) {
-            self.due.remove(&(held.key.state.next_try, name));
-            self.revision += 1;
+        if let Some(key) = self.parked.remove(&name) {
+            self.due.remove(&(key.state.next_try, name));
+        }
+        if self.reading.is_under_way {
+            self.reading.touched.insert(name);
         }
     }
 
     pub(super) fn forget_keys(&mut self, partition: &str) {
-        let of_it = |(name, held): (&u64, &Held)| {
-            (&*held.key.state.partition == partition).then_some(*name)
-        };
+        let of_it =
+            |(name, key): (&u64, &Key)| (&*key.state.partition == partition).then_some(*name);
         for name in self.parked.iter().filter_map(of_it).collect::<Vec<_>>() {
             self.let_key_go(name);
         }
@@ -81,8 +85,8 @@ impl Member {
 
     /// The parked key of a lane, while that is its head.
     pub(super) fn key_of(&self, lane: LaneId, head: &Head) -> Option<Key> {
-        let held = self.parked.get(&self.lanes.name_of(lane)?)?;
-        (held.key.state.head == head.number).then(|| held.key.clone())
+        let key = self.parked.get(&self.lanes.name_of(lane)?)?;
+        (key.state.head == head.number).then(|| key.clone())
     }
 
     /// A step of a lane whose key is parked. False where it is another key's.
@@ -97,8 +101,8 @@ impl Member {
             Some((topic, key)) => Some(self.lanes.name(topic, key)),
             None => self.lanes.name_of(lane),
         };
-        let Some(held) = name.and_then(|name| self.parked.get(&name)) else { return false };
-        let key = held.key.clone();
+        let key = name.and_then(|name| self.parked.get(&name)).cloned();
+        let Some(key) = key else { return false };
         let due = !key.state.dead && key.state.next_try <= self.means.clock.now();
         if due && careful.is_none() {
             self.fetch_head(lane, &key);
@@ -257,57 +261,63 @@ impl Member {
     }
 
     /// Reads all parked keys of the consumer again: an operator may have changed them.
-    pub(super) fn reload_keys(&self) {
-        self.reload_keys_after(Duration::ZERO);
+    pub(super) fn reload_keys(&mut self) {
+        if self.reading.is_under_way {
+            self.reading.is_asked_again = true;
+        } else {
+            self.read_keys(Duration::ZERO);
+        }
     }
 
-    fn reload_keys_after(&self, pause: Duration) {
+    fn read_keys(&mut self, pause: Duration) {
         let Some(database) = self.database().cloned() else { return };
-        let (consumer, revision) = (self.means.spec.name.clone(), self.revision);
+        self.reading = Reading { is_under_way: true, ..Reading::default() };
+        let consumer = self.means.spec.name.clone();
         let pause = self.means.clock.sleep(pause);
         self.fetch(async move {
             pause.await;
-            Fetched::Keys(revision, intake::keys(&*database, &consumer).await)
+            Fetched::Keys(intake::keys(&*database, &consumer).await)
         });
     }
 
-    pub(super) fn keys(&mut self, revision: u64, keys: Result<Vec<Stored>>) {
+    pub(super) fn keys(&mut self, keys: Result<Vec<Stored>>) {
+        let reading = std::mem::take(&mut self.reading);
         let keys = match keys {
             Ok(keys) => keys,
             Err(error) => {
                 tracing::warn!(consumer = %self.means.spec.name, %error, "parked keys unreadable");
-                return self.reload_keys_after(Duration::from_secs(1));
+                return self.read_keys(Duration::from_secs(1));
             }
         };
-        let owned: HashSet<_> = self.owned().map(|p| p.name.clone()).collect();
         let keys = keys.iter().filter_map(|stored| Key::read(stored).ok());
+        let keys: Vec<_> = keys.filter(|key| self.has_loaded(&key.state.partition)).collect();
         let (mut there, mut is_unsure) = (HashSet::new(), false);
-        for key in keys.filter(|key| owned.contains(&key.state.partition)) {
+        for key in keys {
             let name = self.lane_name(&key);
             there.insert(name);
-            is_unsure |= !self.take_over(name, Some(key), revision);
+            is_unsure |= !self.take_over(name, Some(key), &reading);
         }
         let gone = self.parked.keys().filter(|name| !there.contains(name)).copied();
         for name in gone.collect::<Vec<_>>() {
-            is_unsure |= !self.take_over(name, None, revision);
+            is_unsure |= !self.take_over(name, None, &reading);
         }
-        if is_unsure {
-            self.reload_keys_after(Duration::from_millis(200));
+        if reading.is_asked_again {
+            self.reload_keys();
+        } else if is_unsure {
+            self.read_keys(Duration::from_millis(200));
         }
     }
 
     /// Takes over what was found of a key. False where it may be older than what is known here:
     /// the key was changed since the question, or a change of it is being committed.
-    fn take_over(&mut self, name: u64, found: Option<Key>, revision: u64) -> bool {
-        let held = self.parked.get(&name);
-        // Another version, not a higher one: a key that was drained and parked anew begins again.
-        if held.map(|held| held.key.version) == found.as_ref().map(|key| key.version) {
-            return true;
-        }
-        if held.is_some_and(|held| held.revision > revision) || self.is_committing(name) {
+    fn take_over(&mut self, name: u64, found: Option<Key>, reading: &Reading) -> bool {
+        // Not by version alone: a key that was drained and parked anew counts from one again.
+        let same = self.parked.get(&name) == found.as_ref();
+        if self.is_committing(name) || (reading.touched.contains(&name) && !same) {
             return false;
         }
         match found {
+            _ if same => return true,
             Some(key) => self.hold(key),
             None => self.let_key_go(name),
         }
@@ -316,7 +326,7 @@ impl Member {
     }
 
     /// Whether a change of that parked key is on its way to the database.
-    fn is_committing(&self, name: u64) -> bool {
+    pub(super) fn is_committing(&self, name: u64) -> bool {
         self.pending.values().any(|pending| match pending {
             Pending::Parked(_, key) | Pending::Noted(_, key) => self.lane_name(key) == name,
             Pending::Popped(_, popping) => popping.name == name,

@@ -55,8 +55,8 @@ impl Member {
         };
         let (mut attempt, mut redrives) = (1, 0);
         if parked.is_some() {
-            if let Some(held) = self.lanes.name_of(lane).and_then(|name| self.parked.get(&name)) {
-                (attempt, redrives) = (held.key.state.attempts + 1, held.key.state.redrives);
+            if let Some(key) = self.lanes.name_of(lane).and_then(|name| self.parked.get(&name)) {
+                (attempt, redrives) = (key.state.attempts + 1, key.state.redrives);
             }
         } else if let Some(work) = self.lanes.front(lane) {
             attempt = work.attempt;

@@ -327,14 +327,10 @@ fn skip_and_restore() {
 #[test]
 fn planted_bugs_are_found() {
     let skip = Plan { verbs: &[Verb::Skip], ..PLAN };
-    for bug in [
-        Bug::AppendUnconditionally,
-        Bug::NoRow,
-        Bug::RetryAsFirst,
-        Bug::PopUnconditionally,
-        Bug::NoLease,
-    ] {
+    for bug in [Bug::AppendUnconditionally, Bug::NoRow, Bug::RetryAsFirst, Bug::PopUnconditionally]
+    {
         is_caught(Plan { bug, ..skip });
     }
+    is_caught(Plan { bug: Bug::NoLease, zombies: true, ..PLAN });
     is_caught(Plan { bug: Bug::OldWork, handovers: 2, ..PLAN });
 }

@@ -93,8 +93,10 @@ impl Member {
                     });
                 }
             }
-            Life::Loading => step("loads", &|member, next| member.load(next, plan)),
-            Life::Away | Life::Running => {}
+            Life::Loading if !member.is_committing() => {
+                step("loads", &|member, next| member.load(next, plan));
+            }
+            Life::Away | Life::Loading | Life::Running => {}
         }
         if member.life == Life::Running && member.epoch != system.store.epoch() {
             step("learns that it lost the partition", &|member, next| {
@@ -117,10 +119,10 @@ impl Member {
 
     fn load(&mut self, system: &System, plan: &Plan) {
         self.front = system.store.settled() + 1;
-        self.hold(system.store.key());
         self.careful = plan.careful;
         self.seen = system.acts;
         self.life = Life::Running;
+        self.hold(system.store.key());
     }
 
     /// As `let_go`: handlers that run are not stopped.
@@ -134,7 +136,7 @@ impl Member {
     }
 
     fn hold(&mut self, held: Option<Held>) {
-        self.held = held.filter(|_| self.life != Life::Away);
+        self.held = held.filter(|_| self.life == Life::Running);
         if let Some(reload) = &mut self.reload {
             reload.is_older = true;
         }
@@ -142,7 +144,7 @@ impl Member {
 
     fn reloads(&self, system: &System, step: &mut Step<'_>) {
         match &self.reload {
-            None if self.life != Life::Away && (self.is_stale || self.seen < system.acts) => {
+            None if self.life == Life::Running && (self.is_stale || self.seen < system.acts) => {
                 step("reads the keys", &|member, next| {
                     let read = next.store.key();
                     member.reload = Some(Reload { read, is_older: false });
@@ -153,12 +155,12 @@ impl Member {
             None => {}
             Some(Reload { read, is_older }) => step("takes the keys", &|member, _| {
                 member.reload = None;
-                let read = read.clone().filter(|_| member.life != Life::Away);
-                let version = |held: &Option<Held>| held.as_ref().map(|held| held.0.version);
-                let same = version(&member.held) == version(&read);
-                if (*is_older && member.held.is_some()) || member.is_committing() {
-                    member.is_stale |= !same;
-                } else if !same {
+                let read = read.clone().filter(|_| member.life == Life::Running);
+                let key = |held: &Option<Held>| held.as_ref().map(|held| held.0.clone());
+                let same = key(&member.held) == key(&read);
+                if member.is_committing() || (*is_older && !same) {
+                    member.is_stale = true;
+                } else {
                     member.held = read;
                 }
             }),
