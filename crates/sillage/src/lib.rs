@@ -79,3 +79,8 @@ pub mod __private {
         crate::Context::new(message, attempt, shared)
     }
 }
+
+/// Keeps the README's program compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

@@ -334,3 +334,27 @@ fn planted_bugs_are_found() {
     is_caught(Plan { bug: Bug::NoLease, zombies: true, ..PLAN });
     is_caught(Plan { bug: Bug::OldWork, handovers: 2, ..PLAN });
 }
+
+#[test]
+fn zz_sizes() {
+    let verbs: [&'static [Verb]; 7] = [
+        &[Verb::Redrive], &[Verb::Skip], &[Verb::Edit], &[Verb::Redrive, Verb::Redrive],
+        &[Verb::Skip, Verb::Edit], &[Verb::Skip, Verb::Restore], &[Verb::Redrive, Verb::Skip],
+    ];
+    for (messages, handovers, failures) in [(3, 0, 2), (2, 1, 2), (2, 0, 2), (3,0,1), (3,1,1)] {
+        for verbs in verbs {
+            let found = Plan { messages, handovers, failures, verbs, ..PLAN }.search();
+            println!("{messages} {handovers} {failures} {verbs:?}: {} {:?}", found.states, found.violation);
+        }
+    }
+    for handovers in [2] { for messages in [2, 3] {
+        let found = Plan { messages, handovers, ..PLAN }.search();
+        println!("{messages} {handovers}: {} {:?}", found.states, found.violation);
+        let found = Plan { messages, handovers, failures: 1, ..PLAN }.search();
+        println!("{messages} {handovers} 1: {} {:?}", found.states, found.violation);
+    }}
+    let found = Plan { messages: 2, zombies: true, ..PLAN }.search();
+    println!("zombies 2: {} {:?}", found.states, found.violation);
+    let found = Plan { messages: 3, zombies: true, ..PLAN }.search();
+    println!("zombies 3: {} {:?}", found.states, found.violation);
+}

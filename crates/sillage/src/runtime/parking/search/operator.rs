@@ -9,7 +9,7 @@ use sillage_core::{Commit, Condition, Decision, Text, Timestamp, Version, Write}
 use std::hash::{Hash, Hasher};
 
 /// What an operator may do, once.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Verb {
     Redrive,
     Skip,

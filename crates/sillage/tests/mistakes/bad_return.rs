@@ -1,0 +1,17 @@
+use serde::{Deserialize, Serialize};
+use sillage::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "order.created")]
+struct OrderCreated {
+    #[event(key)]
+    order_id: String,
+}
+
+async fn invoice(order: OrderCreated) -> usize {
+    order.order_id.len()
+}
+
+fn main() {
+    let _ = Consumer::new("billing").on(invoice);
+}

@@ -1,0 +1,10 @@
+use serde::{Deserialize, Serialize};
+use sillage::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "order.created")]
+struct OrderCreated {
+    order_id: String,
+}
+
+fn main() {}

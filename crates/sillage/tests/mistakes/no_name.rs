@@ -1,0 +1,10 @@
+use serde::{Deserialize, Serialize};
+use sillage::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct OrderCreated {
+    #[event(key)]
+    order_id: String,
+}
+
+fn main() {}
