@@ -5,6 +5,7 @@ use crate::process;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::ErrorKind;
 use std::process::Command;
+use std::str::FromStr;
 
 /// Messages of the two runs under callgrind: what starting costs is in both.
 const MESSAGES: (u64, u64) = (100_000, 200_000);
@@ -55,12 +56,12 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
 
 fn dispatch() -> Result<Vec<Figure>> {
     let (command, said) = bench("dispatch --messages 1000000")?;
-    let allocations = before(&said, " allocations each")?;
+    let allocations: f64 = before(&said, " allocations each")?;
     Ok(vec![
         Figure {
             what: "dispatch of a message, nanoseconds",
             command: command.clone(),
-            measured: format!("{:.0}", before(&said, " ns each")?),
+            measured: before::<u64>(&said, " ns each")?.to_string(),
             limit: "none".into(),
             holds: Some(true),
         },
@@ -119,18 +120,18 @@ fn callgrind(messages: u64) -> Result<Option<f64>> {
 }
 
 fn commit() -> Result<[Figure; 2]> {
-    let (command, said) = bench("commit --writers 64")?;
+    let (command, said) = bench("commit --writers 64 --rounds 9")?;
     let rounds = said.lines().filter(|line| line.starts_with("round "));
-    let each: Result<Vec<f64>> = rounds.map(|line| before(line, " each;")).collect();
-    let least = each?.into_iter().reduce(f64::min).context("no round was measured")?;
-    let ratio = after(&said, "median ratio to raw ")?;
+    let each: Result<Vec<u32>> = rounds.map(|line| before(line, " each;")).collect();
+    let least = each?.into_iter().min().context("no round was measured")?;
+    let ratio: f64 = after(&said, "median ratio to raw ")?;
     Ok([
         Figure {
             what: "commits a durable write, 64 writers, least",
             command: command.clone(),
-            measured: format!("{least}"),
+            measured: least.to_string(),
             limit: "≥ 32".into(),
-            holds: Some(least >= 32.0),
+            holds: Some(least >= 32),
         },
         Figure {
             what: "commits a second, of raw rusqlite at equal batch",
@@ -144,31 +145,33 @@ fn commit() -> Result<[Figure; 2]> {
 
 fn execute() -> Result<Figure> {
     let (command, said) = bench("execute")?;
-    let writes = before(&said, " durable writes")?;
+    let writes: u32 = before(&said, " durable writes")?;
     Ok(Figure {
         what: "durable writes of 100 `execute` on one stream",
         command,
-        measured: format!("{writes}"),
+        measured: writes.to_string(),
         limit: "≤ 5".into(),
-        holds: Some(writes <= 5.0),
+        holds: Some(writes <= 5),
     })
 }
 
 /// Runs the bench; how, and what it said.
 fn bench(arguments: &str) -> Result<(String, String)> {
     let command = process::program("target/perf/bench", arguments);
-    let said = process::shown_output(command)?;
+    let said = process::shown_result(command)?;
+    ensure!(said.success, "the bench failed: {arguments}");
+    let said = said.said;
     Ok((format!("cargo run --profile perf -p bench -- {arguments}"), said))
 }
 
 /// The number that stands just before the words.
-fn before(said: &str, words: &str) -> Result<f64> {
+pub(crate) fn before<T: FromStr>(said: &str, words: &str) -> Result<T> {
     let number = said.split_once(words).and_then(|(said, _)| said.split_whitespace().next_back());
     number.and_then(|number| number.parse().ok()).with_context(|| format!("no{words} in: {said}"))
 }
 
 /// The number that stands just after the words.
-fn after(said: &str, words: &str) -> Result<f64> {
+fn after<T: FromStr>(said: &str, words: &str) -> Result<T> {
     let number = said.split_once(words).and_then(|(_, said)| said.split_whitespace().next());
     number.and_then(|number| number.parse().ok()).with_context(|| format!("no {words}in: {said}"))
 }
@@ -180,11 +183,10 @@ mod tests {
     #[test]
     fn figures_are_read_off_what_the_bench_says() {
         let said = "dispatch: 1000000 messages, 92 ns each, 0.0012 allocations each\n";
-        assert!((before(said, " ns each").unwrap() - 92.0).abs() < 1e-9);
-        assert!((before(said, " allocations each").unwrap() - 0.0012).abs() < 1e-9);
-        assert!(
-            (after("median ratio to raw 0.93\n", "ratio to raw ").unwrap() - 0.93).abs() < 1e-9
-        );
-        assert!(before(said, " durable writes").is_err());
+        assert_eq!(before::<u64>(said, " ns each").unwrap(), 92);
+        assert_eq!(before::<String>(said, " allocations each").unwrap(), "0.0012");
+        let ratio = after::<String>("median ratio to raw 0.93\n", "ratio to raw ").unwrap();
+        assert_eq!(ratio, "0.93");
+        assert!(before::<u64>(said, " durable writes").is_err());
     }
 }

@@ -141,7 +141,7 @@ fn show(outcome: &Outcome, folder: &Path) {
     let Outcome { number, processes, kills, of_gateway, amid_work, audit, .. } = outcome;
     let result = if outcome.passed() { "ok" } else { "FAILED" };
     println!(
-        "trial {number:>3}: {processes} shop processes, {kills:>2} kills ({of_gateway} of the gateway, \
+        "trial {number:>3}: {processes} × serve, {kills:>2} kills ({of_gateway} of the gateway, \
          {amid_work:>2} amid work); {:>3} completed, {:>2} cancelled; {:>5.1} s  {result}",
         audit.completed,
         audit.cancelled,

@@ -3,9 +3,11 @@
 //! One file a task; each prints what it does and exits with 1 when something is to be mended.
 #![allow(clippy::print_stdout)] // a command-line program: standard output is its result
 
+mod bench;
 mod ci;
 mod examples;
 mod faults;
+mod gate;
 mod process;
 mod test;
 mod tidy;
@@ -30,6 +32,10 @@ enum Task {
     Examples,
     /// Kill a shop's processes at random moments, and audit what is left
     Faults(faults::Faults),
+    /// What Sillage costs, against limits that hold on any machine
+    Bench,
+    /// The long forms of everything; writes `docs/gate.md`
+    Gate(gate::Gate),
     /// What no lint checks: sizes, words, the floor plan
     Tidy,
 }
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Task::Test => test::run(),
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
+        Task::Bench => bench::run(),
+        Task::Gate(gate) => gate::run(&gate),
         Task::Tidy => tidy::run(),
     };
     if let Err(error) = result {

@@ -1,6 +1,7 @@
 //! Other programs, run from the root of the repository.
 
 use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -19,6 +20,21 @@ pub(crate) fn relative(path: &Path) -> String {
 pub(crate) fn cargo(arguments: &str) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
+    command.args(arguments.split_whitespace()).current_dir(root());
+    command
+}
+
+/// The compiler that goes with it.
+pub(crate) fn rustc(arguments: &str) -> Command {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    command.args(arguments.split_whitespace()).current_dir(root());
+    command
+}
+
+/// A program of the repository, with `arguments` separated by spaces.
+pub(crate) fn program(path: &str, arguments: &str) -> Command {
+    let mut command = Command::new(root().join(path));
     command.args(arguments.split_whitespace()).current_dir(root());
     command
 }
@@ -47,7 +63,32 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed no UTF-8"))
 }
 
-fn shown(command: &Command) -> String {
+/// What a program said on standard output, and whether it succeeded.
+pub(crate) struct Said {
+    pub(crate) said: String,
+    pub(crate) success: bool,
+}
+
+/// Runs to the end with output as it comes, and returns standard output, whatever the program makes
+/// of it.
+pub(crate) fn shown_result(mut command: Command) -> Result<Said> {
+    let shown = shown(&command);
+    println!("$ {shown}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("`{shown}` did not start"))?;
+    let mut said = String::new();
+    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let line = line.with_context(|| format!("`{shown}` printed no UTF-8"))?;
+        println!("{line}");
+        said.extend([&line, "\n"]);
+    }
+    Ok(Said { said, success: child.wait()?.success() })
+}
+
+/// What it would be in a shell.
+pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

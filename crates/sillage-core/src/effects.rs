@@ -312,13 +312,14 @@ pub fn delete<D: Document>(id: impl fmt::Display) -> Effects {
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
-    note = "return `Effects`, a tuple, Vec or Option of them, `()`, or a `Result` of one of these and an error"
+    note = "return `Effects`, a tuple, Vec or Option of them, `()`, or a `Result` of one of these and `Failure` or any type that implements `std::error::Error`"
 )]
 pub trait Outcome {
     /// The effects, or why there are none.
     fn outcome(self) -> Result<Effects, Failure>;
 }
 
+#[diagnostic::do_not_recommend] // else the compiler names `From`, and not what a handler may return
 impl<T: Into<Effects>> Outcome for T {
     fn outcome(self) -> Result<Effects, Failure> {
         Ok(self.into())

@@ -145,6 +145,7 @@ pub trait Events: Sized + Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Never {}
 
+#[diagnostic::do_not_recommend]
 impl Contract for Never {
     const NAME: &'static str = "";
     const VERSION: u32 = 1;
@@ -154,4 +155,5 @@ impl Contract for Never {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Event for Never {}

@@ -132,6 +132,10 @@ impl Reads {
 }
 
 /// First argument of a handler: an event, a command, or any message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a message, so it cannot be the first argument of a handler",
+    note = "the first argument is a type with `#[derive(Event)]` or `#[derive(Command)]`, or `Raw` for any message; extractors such as `State<T>` and `Meta` come after it"
+)]
 pub trait Input: Sized + Send + 'static {
     /// The name it takes; `None` takes any.
     const ACCEPTS: Option<&'static str>;
@@ -141,6 +145,7 @@ pub trait Input: Sized + Send + 'static {
     fn read(message: &Arc<Message>) -> Result<Self, DecodeError>;
 }
 
+#[diagnostic::do_not_recommend] // what is missing is said of the argument, not of a bound behind it
 impl<C: Contract> Input for C {
     const ACCEPTS: Option<&'static str> = Some(C::NAME);
     const FROM: Option<&'static str> = C::TOPIC;
@@ -164,7 +169,7 @@ impl Input for Raw {
 /// What a handler may ask for after its message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken from a delivery",
-    note = "after the message a handler may take `State<T>`, `Meta`, `Load<T>`, `Documents`, `Aggregate<D>` or a type that implements `Extract`"
+    note = "the message is the first argument; after it a handler may take `State<T>`, `Meta`, `Load<T>`, `Documents`, `Aggregate<D>` or a type that implements `Extract`"
 )]
 pub trait Extract: Sized + Send {
     /// Says what it needs, when the app is built.

@@ -1,7 +1,8 @@
 //! Planted bugs: what a wrong system would leave behind is made by hand, and has to be found.
 //!
-//! While every process is dead, a file is changed as a bug would have changed it; then the trial goes
-//! on as any other. A harness that finds nothing then could find nothing ever.
+//! While no process runs, a file is changed as a bug would have changed it; then the trial goes on as
+//! any other. A harness that finds nothing then could find nothing ever. What ran before was drained:
+//! the leases of a killed process would make it wait, and find nothing more.
 
 use super::audit::{Audit, DATABASE, LEDGER, ended, facts};
 use super::stage::{Layout, Stage};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 /// Everything that is found is found by then.
 const LIMIT: Duration = Duration::from_secs(90);
 /// For so long it has to stay found: what is only late would be there by then.
-const STAYS: Duration = Duration::from_secs(3);
+const STAYS: Duration = Duration::from_secs(5);
 /// Orders of one plant: one would do.
 const ORDERS: u64 = 10;
 const SEED: u64 = 1;
@@ -57,6 +58,14 @@ impl Bug {
         }
     }
 
+    /// How many orders end in spite of it.
+    fn ends(self) -> u64 {
+        match self {
+            Bug::LostFact | Bug::LostOrder => ORDERS - 1,
+            Bug::NoInbox | Bug::LostMoney => ORDERS,
+        }
+    }
+
     fn strike(self, folder: &Path) -> Result<()> {
         let ledger = folder.join(LEDGER);
         let database = Connection::open(folder.join(DATABASE)).context(DATABASE)?;
@@ -90,15 +99,13 @@ impl Bug {
         placed(stage.spawn("place", &place)?).await?;
         let there = async |stage: &Stage| Ok(facts(&stage.folder, &[fact])? >= ORDERS);
         stage.until(format_args!("{ORDERS} × {fact}"), LIMIT, there).await?;
-        for process in 0..stage.size() {
-            stage.kill(process).await?;
-        }
+        stage.drain().await?;
         self.strike(folder)?;
         stage.note(format_args!("{self:?} strikes"))?;
         stage.start_all(&[None, None])?;
         let mut since = None;
         let found = async |stage: &Stage| {
-            let broken = ended(&stage.folder)? >= ORDERS - 1 && self.found(stage).await?.is_some();
+            let broken = ended(&stage.folder)? >= self.ends() && self.found(stage).await?.is_some();
             since = if broken { since.or(Some(Instant::now())) } else { None };
             Ok(since.is_some_and(|since: Instant| since.elapsed() >= STAYS))
         };

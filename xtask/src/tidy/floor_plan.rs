@@ -12,7 +12,7 @@ struct Place {
 }
 
 /// The whole plan. Besides, tests of every crate may use [`TESTKIT`].
-const PLAN: [Place; 12] = [
+const PLAN: [Place; 13] = [
     Place { name: CORE, on: &[] },
     Place { name: "sillage-macros", on: &[] },
     Place { name: "sillage-sqlite", on: &[CORE] },
@@ -34,6 +34,7 @@ const PLAN: [Place; 12] = [
     Place { name: "sillage-console", on: &[FACADE] },
     Place { name: "sillage-cli", on: &[FACADE, "sillage-console"] },
     Place { name: "shop", on: &[FACADE, "sillage-console"] },
+    Place { name: "bench", on: &[FACADE, "sillage-sqlite"] },
     Place { name: "xtask", on: &[] },
 ];
 const CORE: &str = "sillage-core";

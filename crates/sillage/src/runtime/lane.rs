@@ -256,3 +256,6 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

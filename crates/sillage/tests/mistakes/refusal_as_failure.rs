@@ -1,14 +1,14 @@
 use serde::{Deserialize, Serialize};
 use sillage::prelude::*;
 
-#[derive(Event, Serialize, Deserialize)]
+#[derive(Event, Serialize, Deserialize, Clone)]
 #[event(name = "order.created")]
 struct OrderCreated {
     #[event(key)]
     order_id: String,
 }
 
-#[derive(Events)]
+#[derive(Events, Clone)]
 enum OrderEvent {
     Created(OrderCreated),
 }
@@ -16,6 +16,7 @@ enum OrderEvent {
 #[derive(Debug)]
 struct AlreadyCreated;
 
+#[derive(Clone)]
 struct Order {
     created: bool,
 }

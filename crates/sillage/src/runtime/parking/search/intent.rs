@@ -20,15 +20,21 @@ pub(super) enum Intent {
     Failed(Held, Text, bool),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Hash)]
 pub(super) enum Answer {
-    Done,
+    /// With the parked key as it is then.
+    Done(Option<Held>),
     AlreadyHandled,
     Conflict,
     Fenced,
 }
 
 impl Intent {
+    /// Whether it changes the parked key.
+    pub(super) fn is_of_key(&self) -> bool {
+        !matches!(self, Intent::Handled(_))
+    }
+
     pub(super) fn verb(&self) -> &'static str {
         match self {
             Intent::Handled(_) => "commits the effect",
@@ -40,7 +46,7 @@ impl Intent {
     }
 
     /// The commit, fenced by an epoch, and the parked key after it.
-    pub(super) fn commit(&self, epoch: Option<u64>) -> (Commit, Option<Held>) {
+    fn commit(&self, epoch: Option<u64>) -> (Commit, Option<Held>) {
         let now = Timestamp::default();
         let (mut commit, next) = match self {
             Intent::Handled(id) => (handled(id), None),
@@ -69,14 +75,14 @@ impl Intent {
             }
         };
         commit.conditions.extend(fence(epoch));
-        (commit, next.map(Held))
+        (commit, next.map(|next| Held(next.into())))
     }
 
-    pub(super) fn apply(&self, epoch: Option<u64>, system: &mut System, plan: &Plan) -> Answer {
-        let (mut commit, _) = self.commit(epoch);
+    pub(super) fn apply(&self, epoch: Option<u64>, system: &mut System, plan: &Plan<'_>) -> Answer {
+        let (mut commit, next) = self.commit(epoch);
         plan.bug.plant(&mut commit, self.verb());
         match system.store.commit(commit) {
-            Ok(()) => Answer::Done,
+            Ok(()) => Answer::Done(next),
             Err(CommitError::AlreadyHandled) => Answer::AlreadyHandled,
             Err(CommitError::Conflict { .. }) => Answer::Conflict,
             Err(CommitError::Fenced) => Answer::Fenced,

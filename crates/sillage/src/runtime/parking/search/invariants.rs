@@ -8,7 +8,7 @@ impl System {
     /// What is wrong in this state.
     pub(super) fn violation(&self) -> Option<String> {
         let key = self.store.key();
-        let parked = match &key {
+        let parked = match key {
             Some(key) => match self.parked(key) {
                 Ok(parked) => parked,
                 Err(what) => return Some(what),
@@ -17,7 +17,7 @@ impl System {
         };
         self.orphans(&parked)
             .or_else(|| self.disorder(&parked))
-            .or_else(|| key.and_then(|key| wrong_head(&key, &parked)))
+            .or_else(|| key.and_then(|key| wrong_head(key, &parked)))
     }
 
     /// The ids of the parked deliveries, from head to tail.
@@ -48,22 +48,22 @@ impl System {
     fn disorder(&self, parked: &[Text]) -> Option<String> {
         let in_order = |ids: &[Text]| {
             let numbers = ids.iter().map(|id| number(id));
-            numbers.filter(|number| !self.restored.contains(number)).is_sorted_by(|a, b| a < b)
+            numbers.filter(|number| self.restored & (1 << number) == 0).is_sorted_by(|a, b| a < b)
         };
         let effects = self.store.effects();
         let twice = |id: &&Text| effects.iter().filter(|e| number(e) == number(id)).count() > 1;
         if let Some(id) = effects.iter().find(twice) {
             return Some(format!("the effect of {id} is doubled: {effects:?}"));
         }
-        let all = [&effects[..], parked].concat();
+        let all = [effects, parked].concat();
         (!in_order(&all)).then(|| format!("effects {effects:?}, then parked {parked:?}"))
     }
 
     /// Where nothing more happens: each message has had its effect, or an operator or a dead
     /// letter says why not.
-    pub(super) fn violation_at_the_end(&self, plan: &Plan) -> Option<String> {
+    pub(super) fn violation_at_the_end(&self, plan: &Plan<'_>) -> Option<String> {
         let key = self.store.key();
-        let dead = key.as_ref().is_some_and(|key| key.0.state.dead);
+        let dead = key.is_some_and(|key| key.0.state.dead);
         if key.is_some() && !dead {
             return Some("a parked key that is not dead is not tried again".into());
         }

@@ -1,7 +1,10 @@
 //! The model of a member: what `runtime/member` does with the deliveries of one key, as steps
 //! between which anything else may happen.
 
-use super::{Bug, Held, Plan, Steps, System, intent::Answer, intent::Intent};
+use super::{
+    Bug, Held, Plan, Step, System,
+    intent::{Answer, Intent},
+};
 use sillage_core::Text;
 
 /// A process that may own the partition.
@@ -20,8 +23,8 @@ pub(super) struct Member {
     lanes: [Option<Doing>; 2],
     /// The number of the parked head that is tried again.
     head: u64,
-    /// Commits are made, and answered, in their order.
-    line: Vec<usize>,
+    /// The lane whose commit was submitted first: commits are made, and answered, in order.
+    first: usize,
     /// The front was begun under an assignment that has ended since.
     is_old: bool,
     reload: Option<Reload>,
@@ -53,6 +56,19 @@ enum Doing {
     Answered(Intent, Answer),
 }
 
+impl Doing {
+    fn is_in_line(&self) -> bool {
+        !matches!(self, Doing::Handling(_))
+    }
+
+    fn is_of_key(&self) -> bool {
+        match self {
+            Doing::Handling(_) => false,
+            Doing::Committing(intent, _) | Doing::Answered(intent, _) => intent.is_of_key(),
+        }
+    }
+}
+
 /// The parked key was read again.
 #[derive(Clone, Hash)]
 struct Reload {
@@ -62,7 +78,7 @@ struct Reload {
 }
 
 /// Adds a step: what it is, and what it changes.
-type Step<'a> = dyn FnMut(&'static str, &dyn Fn(&mut Member, &mut System)) + 'a;
+type Add<'a> = dyn FnMut(&'static str, &dyn Fn(&mut Member, &mut System)) + 'a;
 
 impl Member {
     /// The first owner, before anything has happened.
@@ -70,14 +86,14 @@ impl Member {
         Member { life: Life::Running, epoch: 1, front: 1, ..Member::default() }
     }
 
-    pub(super) fn steps(place: usize, system: &System, plan: &Plan, steps: &mut Steps) {
+    pub(super) fn steps(place: usize, system: &System, plan: &Plan<'_>, steps: &mut Vec<Step>) {
         let member = &system.members[place];
         let mut step = |what, change: &dyn Fn(&mut Member, &mut System)| {
             let mut next = system.clone();
             let mut member = member.clone();
             change(&mut member, &mut next);
             next.members[place] = member;
-            steps.push((["A", "B"][place], what, next));
+            steps.push(Step { who: ["A", "B"][place], what, next });
         };
         match member.life {
             Life::Away if system.handovers > 0 => {
@@ -103,9 +119,9 @@ impl Member {
                 member.lose(next);
             });
         }
-        member.reloads(system, &mut step);
+        member.reloads(system, plan, &mut step);
         member.delivers(system, plan, &mut step);
-        member.retries(system, &mut step);
+        member.retries(system, plan, &mut step);
         for lane in [FRONT, HEAD] {
             member.commits(lane, plan, &mut step);
         }
@@ -117,12 +133,12 @@ impl Member {
         (self.life, self.epoch) = (Life::Loading, system.store.hand_over(mark));
     }
 
-    fn load(&mut self, system: &System, plan: &Plan) {
+    fn load(&mut self, system: &System, plan: &Plan<'_>) {
         self.front = system.store.settled() + 1;
         self.careful = plan.careful;
         self.seen = system.acts;
         self.life = Life::Running;
-        self.hold(system.store.key());
+        self.hold(system.store.key().cloned());
     }
 
     /// As `let_go`: handlers that run are not stopped.
@@ -142,11 +158,11 @@ impl Member {
         }
     }
 
-    fn reloads(&self, system: &System, step: &mut Step<'_>) {
+    fn reloads(&self, system: &System, plan: &Plan<'_>, step: &mut Add<'_>) {
         match &self.reload {
             None if self.life == Life::Running && (self.is_stale || self.seen < system.acts) => {
                 step("reads the keys", &|member, next| {
-                    let read = next.store.key();
+                    let read = next.store.key().cloned();
                     member.reload = Some(Reload { read, is_older: false });
                     member.is_stale = false;
                     member.seen = next.acts;
@@ -156,9 +172,8 @@ impl Member {
             Some(Reload { read, is_older }) => step("takes the keys", &|member, _| {
                 member.reload = None;
                 let read = read.clone().filter(|_| member.life == Life::Running);
-                let key = |held: &Option<Held>| held.as_ref().map(|held| held.0.clone());
-                let same = key(&member.held) == key(&read);
-                if member.is_committing() || (*is_older && !same) {
+                let is_unsure = member.is_committing() || (*is_older && member.held != read);
+                if is_unsure && plan.bug != Bug::TakesWhatIsOlder {
                     member.is_stale = true;
                 } else {
                     member.held = read;
@@ -168,13 +183,7 @@ impl Member {
     }
 
     fn is_committing(&self) -> bool {
-        let changes = |doing: &Doing| match doing {
-            Doing::Handling(_) => false,
-            Doing::Committing(intent, _) | Doing::Answered(intent, _) => {
-                !matches!(intent, Intent::Handled(_))
-            }
-        };
-        self.lanes.iter().flatten().any(changes)
+        self.lanes.iter().flatten().any(Doing::is_of_key)
     }
 
     /// A lane that is free; a key's deliveries and its parked head share one.
@@ -182,7 +191,7 @@ impl Member {
         self.lanes[lane].is_none() && (self.careful || self.lanes[1 - lane].is_none())
     }
 
-    fn delivers(&self, system: &System, plan: &Plan, step: &mut Step<'_>) {
+    fn delivers(&self, system: &System, plan: &Plan<'_>, step: &mut Add<'_>) {
         let more = self.life == Life::Running && self.front <= plan.messages;
         if more && self.is_free(FRONT) {
             step("begins with the next delivery", &|member, _| {
@@ -208,7 +217,7 @@ impl Member {
         }
     }
 
-    fn retries(&self, system: &System, step: &mut Step<'_>) {
+    fn retries(&self, system: &System, plan: &Plan<'_>, step: &mut Add<'_>) {
         let due = self.held.as_ref().filter(|held| !held.0.state.dead);
         if let Some(held) = due.filter(|_| self.is_free(HEAD)) {
             step("reads the parked head", &|member, next| match next.store.head(held) {
@@ -220,7 +229,8 @@ impl Member {
             });
         }
         let Some(Doing::Handling(id)) = &self.lanes[HEAD] else { return };
-        let Some(held) = self.held.as_ref().filter(|held| held.0.state.head == self.head) else {
+        let is_head = |held: &&Held| held.0.state.head == self.head || plan.bug == Bug::MovedHead;
+        let Some(held) = self.held.as_ref().filter(is_head) else {
             return step("finds its key changed", &|member, _| member.lanes[HEAD] = None);
         };
         step("handles the parked head", &|member, _| {
@@ -238,44 +248,44 @@ impl Member {
         // As `key_fence`: of a partition that is not its own it knows no lease.
         let fenced = lane == FRONT || self.life != Life::Away;
         self.lanes[lane] = Some(Doing::Committing(intent, fenced.then_some(self.epoch)));
-        self.line.push(lane);
+        if !self.lanes[1 - lane].as_ref().is_some_and(Doing::is_in_line) {
+            self.first = lane;
+        }
     }
 
-    fn commits(&self, lane: usize, plan: &Plan, step: &mut Step<'_>) {
-        let is_first = self.line.first() == Some(&lane);
+    fn commits(&self, lane: usize, plan: &Plan<'_>, step: &mut Add<'_>) {
+        let is_first = self.first == lane;
+        let other_is_made = matches!(self.lanes[1 - lane], Some(Doing::Answered(..)));
         match &self.lanes[lane] {
-            Some(Doing::Committing(intent, epoch)) => {
-                let before = self.line.iter().take_while(|other| **other != lane);
-                let is_next =
-                    |other: &usize| matches!(self.lanes[*other], Some(Doing::Answered(..)));
-                if before.clone().all(is_next) {
-                    step(intent.verb(), &|member, next| {
-                        let answer = intent.apply(*epoch, next, plan);
-                        member.lanes[lane] = Some(Doing::Answered(intent.clone(), answer));
-                    });
-                }
+            Some(Doing::Committing(intent, epoch)) if is_first || other_is_made => {
+                step(intent.verb(), &|member, next| {
+                    let answer = intent.apply(*epoch, next, plan);
+                    member.lanes[lane] = Some(Doing::Answered(intent.clone(), answer));
+                });
             }
-            Some(Doing::Answered(intent, answer)) if is_first => {
-                step("is answered", &|member, next| member.answered(lane, intent, *answer, next));
+            Some(Doing::Answered(_, answer)) if is_first => {
+                step("is answered", &|member, next| member.answered(lane, answer, next));
             }
             _ => {}
         }
     }
 
-    fn answered(&mut self, lane: usize, intent: &Intent, answer: Answer, system: &System) {
-        self.line.remove(0);
-        self.lanes[lane] = None;
-        if answer == Answer::Done && !matches!(intent, Intent::Handled(_)) {
-            self.hold(intent.commit(None).1);
-        }
+    fn answered(&mut self, lane: usize, answer: &Answer, system: &System) {
+        let is_of_key = self.lanes[lane].take().is_some_and(|doing| doing.is_of_key());
+        let other_is_next = self.lanes[1 - lane].as_ref().is_some_and(Doing::is_in_line);
+        self.first = if other_is_next { 1 - lane } else { FRONT };
         let is_old = lane == FRONT && std::mem::take(&mut self.is_old);
+        if let Answer::Done(next) = answer
+            && is_of_key
+        {
+            self.hold(next.clone());
+        }
         match (lane, answer) {
-            (HEAD, Answer::Done) => {}
             (HEAD, Answer::Fenced) => self.hold(None),
             (_, Answer::Conflict) | (HEAD, Answer::AlreadyHandled) => self.is_stale = true,
             (_, Answer::Fenced) if !is_old => self.lose(system),
-            (_, Answer::Fenced) => {}
-            (_, Answer::Done | Answer::AlreadyHandled) => self.front += u8::from(!is_old),
+            (FRONT, Answer::Done(_) | Answer::AlreadyHandled) if !is_old => self.front += 1,
+            _ => {}
         }
     }
 }

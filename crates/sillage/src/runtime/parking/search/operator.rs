@@ -1,6 +1,6 @@
 //! The model of an operator: each verb reads first and commits later, as in `admin/dead_letters`.
 
-use super::{Held, Plan, Steps, System, message, number, parked};
+use super::{Held, Plan, Step, System, message, number, parked};
 use crate::{
     names,
     runtime::parking::{Key, Skipped},
@@ -18,79 +18,109 @@ pub(super) enum Verb {
 }
 
 /// How far it is.
-#[derive(Clone, Hash)]
+#[derive(Clone, Default, PartialEq, Hash)]
 pub(super) enum Operator {
     Waits(Verb),
+    /// It has read the key and the id of its head.
     Read(Verb, Held, Text),
+    /// It has read what was skipped, and the key if there is one.
     ReadSkipped(Taken, Option<Held>),
+    #[default]
     Ended,
 }
 
 /// A skipped delivery as it was read.
 #[derive(Clone)]
-pub(super) struct Taken(Version, Skipped);
+pub(super) struct Taken(Version, Box<Skipped>);
+
+impl PartialEq for Taken {
+    fn eq(&self, other: &Self) -> bool {
+        let what = |Taken(version, skipped): &Taken| (*version, skipped.parked.id.clone());
+        what(self) == what(other) && self.1.key == other.1.key
+    }
+}
 
 impl Hash for Taken {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Skipped { key_id, key, parked } = &self.1;
-        let key = Key { id: key_id.clone(), version: None, state: key.clone() };
-        (self.0, &parked.id, Held(key)).hash(state);
+        (self.0, &self.1.parked.id, self.1.key.head, self.1.key.redrives).hash(state);
     }
 }
 
 impl Operator {
-    pub(super) fn steps(place: usize, system: &System, plan: &Plan, steps: &mut Steps) {
-        let mut step = |what, operator: Operator, change: &dyn Fn(&mut System)| {
-            let mut next = system.clone();
-            change(&mut next);
-            next.operators[place] = operator;
-            steps.push(("operator", what, next));
-        };
-        let now = Timestamp::default();
-        match &system.operators[place] {
+    /// What it would read now.
+    fn reads(&self, system: &System) -> Option<Operator> {
+        match self {
             Operator::Waits(Verb::Restore) => {
-                if let Some(read) = read_skipped(system) {
-                    step("reads what was skipped", read, &|_| {});
-                }
+                let stored = system.store.list(names::SKIPPED).pop()?;
+                let skipped = serde_json::from_slice(&stored.body).unwrap();
+                let key = system.store.key().cloned();
+                Some(Operator::ReadSkipped(Taken(stored.version, skipped), key))
             }
             Operator::Waits(verb) => {
-                let Some(key) = system.store.key() else { return };
-                let Some(head) = system.store.head(&key) else { return };
-                step("reads the key", Operator::Read(*verb, key, head), &|_| {});
+                let key = system.store.key()?;
+                Some(Operator::Read(*verb, key.clone(), system.store.head(key)?))
             }
-            Operator::Read(verb, key, head) => {
-                let (what, commit) = match verb {
-                    Verb::Redrive => ("redrives", key.0.redrive(&parked(head), now).unwrap().1),
-                    Verb::Skip => ("skips", skip(&key.0, head)),
-                    _ => {
-                        let copy = message(&format!("c{}", number(head)));
-                        ("edits", key.0.edit(&parked(head), &copy, now).unwrap())
-                    }
-                };
-                step(what, Operator::Ended, &|next| {
-                    next.act(commit.clone(), plan);
-                });
-            }
-            Operator::ReadSkipped(taken, key) => step("restores", Operator::Ended, &|next| {
-                let key = key.as_ref().map(|key| &key.0);
-                let Ok((_, mut commit)) = Key::restore(key, &taken.1, now) else { return };
-                take_skipped(&mut commit, taken);
-                if next.act(commit, plan) {
-                    next.restored.insert(number(&taken.1.parked.id));
-                }
-            }),
-            Operator::Ended => {}
+            _ => None,
         }
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
-        matches!(self, Operator::Read(..) | Operator::ReadSkipped(..))
+    /// What it has read before a step that changes what there is to read. Whatever it reads
+    /// earlier is the same, so no other moment needs to be searched.
+    pub(super) fn has_read(&self, before: &System, after: &System) -> Option<Operator> {
+        if before.store.is_same(&after.store) {
+            return None;
+        }
+        let read = self.reads(before);
+        if read == self.reads(after) { None } else { read }
+    }
+
+    pub(super) fn steps(place: usize, system: &System, plan: &Plan<'_>, steps: &mut Vec<Step>) {
+        let operator = &system.operators[place];
+        let Some(read) = operator.reads(system).or_else(|| operator.is_under_way()) else { return };
+        let mut next = system.clone();
+        next.operators[place] = Operator::Ended;
+        let what = next.act(&read, plan);
+        steps.push(Step { who: "operator", what, next });
+    }
+
+    pub(super) fn is_under_way(&self) -> Option<Operator> {
+        let is_it = matches!(self, Operator::Read(..) | Operator::ReadSkipped(..));
+        is_it.then(|| self.clone())
     }
 }
 
 impl System {
+    fn act(&mut self, operator: &Operator, plan: &Plan<'_>) -> &'static str {
+        let now = Timestamp::default();
+        let (what, commit) = match operator {
+            Operator::Read(Verb::Redrive, key, head) => {
+                ("redrives", key.0.redrive(&parked(head), now).unwrap().1)
+            }
+            Operator::Read(Verb::Skip, key, head) => ("skips", skip(&key.0, head)),
+            Operator::Read(_, key, head) => {
+                let copy = message(&format!("c{}", number(head)));
+                ("edits", key.0.edit(&parked(head), &copy, now).unwrap())
+            }
+            Operator::ReadSkipped(taken, key) => {
+                let key = key.as_ref().map(|key| &*key.0);
+                let Ok((_, mut commit)) = Key::restore(key, &taken.1, now) else {
+                    return "cannot restore";
+                };
+                take_skipped(&mut commit, taken);
+                ("restores", commit)
+            }
+            Operator::Waits(_) | Operator::Ended => return "does nothing",
+        };
+        if self.acted(commit, plan)
+            && let Operator::ReadSkipped(taken, _) = operator
+        {
+            self.restored |= 1 << number(&taken.1.parked.id);
+        }
+        what
+    }
+
     /// Members notice what was committed; what was refused is told to the operator.
-    fn act(&mut self, mut commit: Commit, plan: &Plan) -> bool {
+    fn acted(&mut self, mut commit: Commit, plan: &Plan<'_>) -> bool {
         plan.bug.plant(&mut commit, "act");
         let done = self.store.commit(commit).is_ok();
         self.acts += u8::from(done);
@@ -117,10 +147,4 @@ fn take_skipped(commit: &mut Commit, taken: &Taken) {
         expected: Some(taken.0),
     });
     commit.writes.push(Write::Delete { collection, id });
-}
-
-fn read_skipped(system: &System) -> Option<Operator> {
-    let stored = system.store.list(names::SKIPPED).pop()?;
-    let skipped: Skipped = serde_json::from_slice(&stored.body).unwrap();
-    Some(Operator::ReadSkipped(Taken(stored.version, skipped), system.store.key()))
 }

@@ -18,10 +18,12 @@ use std::{
     sync::Arc,
 };
 
-/// What the database holds, and a fingerprint of it.
+/// What the database holds.
 #[derive(Clone)]
 pub(super) struct Store {
     tables: Arc<Tables>,
+    /// The parked key in it.
+    key: Option<Held>,
     fingerprint: u64,
 }
 
@@ -48,7 +50,7 @@ impl Store {
     /// Nothing has happened; the lease has its first owner.
     pub(super) fn new() -> Self {
         let tables = Arc::new(Tables { epoch: 1, ..Tables::default() });
-        Store { tables, fingerprint: 0 }
+        Store { tables, key: None, fingerprint: 0 }
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Tables)) {
@@ -56,6 +58,16 @@ impl Store {
         let mut hasher = DefaultHasher::new();
         self.tables.hash(&mut hasher);
         self.fingerprint = hasher.finish();
+        let stored = self.list(names::PARKED_KEYS).pop();
+        self.key = stored.map(|stored| Held(Arc::new(Key::read(&stored).unwrap())));
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tables, &other.tables)
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     pub(super) fn commit(&mut self, commit: Commit) -> Result<(), CommitError> {
@@ -94,9 +106,8 @@ impl Store {
     }
 
     /// The parked key.
-    pub(super) fn key(&self) -> Option<Held> {
-        let stored = self.list(names::PARKED_KEYS);
-        stored.first().map(|stored| Held(Key::read(stored).unwrap()))
+    pub(super) fn key(&self) -> Option<&Held> {
+        self.key.as_ref()
     }
 
     /// The id of the parked delivery of that number.

@@ -1,0 +1,201 @@
+//! The long forms of everything, written to `docs/gate.md`: `cargo xtask gate`.
+
+use crate::bench::{self, Figure};
+use crate::process;
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs, thread};
+
+/// Where it is written to.
+const PAGE: &str = "docs/gate.md";
+
+#[derive(clap::Args)]
+pub(crate) struct Gate {
+    /// How many trials of kills
+    #[arg(long, default_value_t = 100)]
+    trials: u32,
+}
+
+/// A part of the page.
+struct Section {
+    title: &'static str,
+    /// Markdown.
+    text: String,
+    passed: bool,
+}
+
+/// Runs everything, writes the page, and fails if something on it does.
+pub(crate) fn run(gate: &Gate) -> Result<()> {
+    process::run(process::cargo("build --release -p shop"))?;
+    let sections = [
+        section("Orders", orders()),
+        section("Kills", kills(gate.trials)),
+        section("Conformance", conformance()),
+        section("Costs", costs()),
+    ];
+    fs::write(process::root().join(PAGE), page(&sections)?).context(PAGE)?;
+    println!("{PAGE} is written");
+    let failed: Vec<_> =
+        sections.iter().filter(|part| !part.passed).map(|part| part.title).collect();
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// What could not be done has failed.
+fn section(title: &'static str, done: Result<(String, bool)>) -> Section {
+    let (text, passed) = done.unwrap_or_else(|error| (format!("{error:#}\n"), false));
+    if !passed {
+        println!("{title}: FAILED");
+    }
+    Section { title, text, passed }
+}
+
+fn page(sections: &[Section]) -> Result<String> {
+    let rustc = process::output(process::rustc("--version"))?;
+    let version = rustc.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    let (cores, system) = (thread::available_parallelism()?, env::consts::OS);
+    let mut page = format!(
+        "# The gate\n\nWhat `cargo xtask gate` found last: the long forms of what `cargo xtask ci` \
+         runs in short. It writes this\npage; times are of a machine that had other things to do as \
+         well.\n\nMachine: {cores} cores, {} {system}, {version}.\n\n| part | result |\n|---|---|\n",
+        env::consts::ARCH
+    );
+    for Section { title, passed, .. } in sections {
+        let result = if *passed { "passed" } else { "FAILED" };
+        writeln!(page, "| [{title}](#{}) | {result} |", title.to_lowercase())?;
+    }
+    for Section { title, text, .. } in sections {
+        write!(page, "\n## {title}\n\n{text}")?;
+    }
+    Ok(page)
+}
+
+fn kills(trials: u32) -> Result<(String, bool)> {
+    let command = format!("xtask faults --trials {trials}");
+    let output = process::shown_result(process::cargo(&command))?;
+    let mut text = format!("`cargo {command}`\n\n");
+    for planted in output.said.lines().filter(|line| line.starts_with("planted ")) {
+        // Which order it was is of no interest here.
+        let found = planted.splitn(3, ": ").take(2).collect::<Vec<_>>().join(": ");
+        writeln!(text, "- {found}")?;
+    }
+    // The rest is one line a trial, and the sums behind an empty one.
+    let (trials, sums) = output.said.split_once("\n\n").context("no trial was run")?;
+    let begin = trials.lines().find(|line| line.contains(" trials of ")).unwrap_or_default();
+    writeln!(text, "\n```text\n{begin}\n\n{}\n```", sums.trim_end())?;
+    Ok((text, output.success))
+}
+
+/// A run of the shop, and what it has to show besides that all invariants hold.
+struct Demo {
+    arguments: &'static str,
+    /// Whether payments may be set aside: what fails for good is, a gateway that is down is waited for.
+    parks: bool,
+}
+
+const DEMOS: [Demo; 3] = [
+    Demo { arguments: "--orders 2000 --decline-percent 10 --shortage-percent 5", parks: false },
+    Demo { arguments: "--orders 2000 --gateway-down-after 5 --gateway-down-for 20", parks: false },
+    Demo { arguments: "--orders 1000 --fail-customer 3 --mend", parks: true },
+];
+
+fn orders() -> Result<(String, bool)> {
+    let mut text = "`cargo run --release -p shop -- demo --json` with\n\n\
+                    | | orders | completed | cancelled | e-mails | duplicates | payments set aside \
+                    | dead | orders/s | invariants |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    let (mut broken, mut names, mut passed) = (Vec::new(), Vec::new(), true);
+    for demo in &DEMOS {
+        let (report, parked, success) = show(demo)?;
+        let count = |name: &str| report[name].as_u64().unwrap_or(0);
+        let invariants = report["invariants"].as_array().context("no invariants")?;
+        let wrong = invariants.iter().filter(|invariant| invariant["holds"] != true);
+        broken.extend(wrong.map(|wrong| format!("{}: {}", wrong["name"], wrong["detail"])));
+        names = invariants
+            .iter()
+            .filter_map(|invariant| invariant["name"].as_str())
+            .map(str::to_owned)
+            .collect();
+        passed &= success && count("dead") == 0 && (parked > 0) == demo.parks;
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {} | {} | {parked} | {} | {:.0} | {} |",
+            demo.arguments,
+            count("orders"),
+            count("completed"),
+            count("cancelled"),
+            count("emails"),
+            count("duplicates"),
+            count("dead"),
+            report["orders_per_second"].as_f64().unwrap_or(0.0),
+            if success { "all hold" } else { "BROKEN" },
+        )?;
+    }
+    text += "\nA gateway that is down sets nothing aside and spends no attempt; a customer whose charges \
+             fail for good\nhas dead letters, which are sent back once the gateway is mended.\n\n";
+    for name in names {
+        writeln!(text, "- {name}")?;
+    }
+    for broken in broken {
+        writeln!(text, "- **BROKEN** {broken}")?;
+    }
+    Ok((text, passed))
+}
+
+/// Its report, how many payments were ever set aside, and whether all invariants hold.
+fn show(demo: &Demo) -> Result<(Value, u64, bool)> {
+    let folder = process::root().join("target/gate");
+    fs::create_dir_all(&folder)?;
+    let arguments = format!("demo --json --data target/gate {}", demo.arguments);
+    let output = process::shown_result(process::program("target/release/shop", &arguments))?;
+    let report = serde_json::from_str(&output.said).context("`shop demo` printed no JSON")?;
+    let parked = parked(&folder.join("shop.db"))?;
+    fs::remove_dir_all(&folder)?;
+    Ok((report, parked, output.success))
+}
+
+fn parked(database: &Path) -> Result<u64> {
+    let database = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let sum = "SELECT sum(json_extract(CAST(body AS TEXT), '$.parked')) FROM documents \
+               WHERE collection = 'watermarks' AND id LIKE 'payment/payment/%'";
+    Ok(database.query_row(sum, [], |row| row.get::<_, u32>(0))?.into())
+}
+
+/// Every backend passes the same suites.
+const SUITES: [(&str, &str); 3] = [
+    ("databases: the reference in memory", "test -p sillage-testkit --test conformance"),
+    ("databases: SQLite", "test -p sillage-sqlite --test conformance"),
+    ("consumers, members, state", "test -p sillage --test consumer --test members --test state"),
+];
+
+fn conformance() -> Result<(String, bool)> {
+    let mut text = "| suite | command | passed | failed |\n|---|---|---|---|\n".to_owned();
+    let mut all = true;
+    for (suite, command) in SUITES {
+        let output = process::shown_result(process::cargo(command))?;
+        let (passed, failed) = (sum(&output.said, " passed"), sum(&output.said, " failed"));
+        all &= output.success && passed > 0;
+        writeln!(text, "| {suite} | `cargo {command}` | {passed} | {failed} |")?;
+    }
+    Ok((text, all))
+}
+
+/// The sum of the numbers before the word, over all results of tests.
+fn sum(said: &str, word: &str) -> u32 {
+    let results = said.lines().filter(|line| line.starts_with("test result: "));
+    results.filter_map(|line| bench::before::<u32>(line, word).ok()).sum()
+}
+
+fn costs() -> Result<(String, bool)> {
+    let figures = bench::measure()?;
+    let mut text =
+        "| figure | measured | limit | result | command |\n|---|---|---|---|---|\n".to_owned();
+    for figure in &figures {
+        let Figure { what, command, measured, limit, .. } = figure;
+        writeln!(text, "| {what} | {measured} | {limit} | {} | `{command}` |", figure.result())?;
+    }
+    Ok((text, figures.iter().all(|figure| figure.holds != Some(false))))
+}
