@@ -7,8 +7,8 @@ mod common;
 use common::{Created, Harness, created};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sillage::{
-    Broker as _, Delivery, Inbound, LogBroker, Message, MessageId, Offset, Partition, Receiver,
-    SLOTS, Settler, Start, Subscription, prelude::*,
+    Broker as _, Clock as _, Delivery, Inbound, LogBroker, Message, MessageId, Offset, Partition,
+    Receiver, SLOTS, Settler, Start, Subscription, prelude::*,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -182,7 +182,15 @@ async fn a_paused_partition_brings_nothing_until_it_is_resumed_and_then_everythi
     let late = member.got.iter().skip(100).filter(|(partition, _)| paused.contains(partition));
     assert_eq!(late.count(), 0);
     assert!(member.got.len() > 500, "the other partitions go on");
-    member.settler.resume(&paused[..2]).unwrap();
+    // It wakes a call that waits already, and not only at the next renewal of the leases.
+    let (settler, moment) = (member.settler.clone(), harness.clock.sleep(ms(1)));
+    let resume = async {
+        moment.await;
+        settler.resume(&paused[..2]).unwrap();
+    };
+    let next = tokio::time::timeout(ms(2), member.receiver.next());
+    let inbound = tokio::join!(next, resume).0.unwrap().unwrap();
+    member.take(inbound);
     member.quiet().await;
     assert!(!member.got.iter().skip(100).any(|(partition, _)| paused[2..].contains(partition)));
     member.settler.resume(&paused).unwrap();

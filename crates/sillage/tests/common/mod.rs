@@ -176,6 +176,9 @@ impl Switch {
     pub fn off(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
+    pub fn turn_on(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
     pub fn is_on(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -238,8 +238,8 @@ impl Both {
         }
     }
 
-    fn apply(&mut self, call: Call) {
-        match call {
+    fn apply(&mut self, call: &Call) {
+        match *call {
             Call::Push(name, partition) => self.push(name, partition),
             Call::RunAtOnce(name, partition) => {
                 if self.lanes.is_clear(name) {
@@ -251,9 +251,9 @@ impl Both {
                 }
             }
             Call::Next => drop(self.next()),
-            Call::Finish(index) => self.with_busy(&index, Both::finish),
-            Call::Again(index) => self.with_busy(&index, Both::rest),
-            Call::Wait(index, delay) => self.with_busy(&index, |both, place, lane| {
+            Call::Finish(index) => self.with_busy(index, Both::finish),
+            Call::Again(index) => self.with_busy(index, Both::rest),
+            Call::Wait(index, delay) => self.with_busy(index, |both, place, lane| {
                 let until = both.now + Duration::from_secs(delay);
                 both.lanes.wait(lane, until);
                 both.model.lanes[place].stage = Stage::Waiting(until, lane);
@@ -303,7 +303,7 @@ impl Both {
         Some(lane)
     }
 
-    fn with_busy(&mut self, index: &Index, then: impl Fn(&mut Self, usize, LaneId)) {
+    fn with_busy(&mut self, index: Index, then: impl Fn(&mut Self, usize, LaneId)) {
         let busy = self.model.busy();
         if !busy.is_empty() {
             let place = *index.get(&busy);
@@ -355,7 +355,8 @@ impl Both {
     /// Finishes whatever there is.
     fn finish_all(&mut self) {
         let end = self.now + Duration::from_secs(1000);
-        (self.now, _) = (end, self.lanes.due(end));
+        self.now = end;
+        self.lanes.due(end);
         self.model.due(end);
         loop {
             while self.next().is_some() {}
@@ -373,7 +374,7 @@ proptest! {
     #[test]
     fn lanes_do_as_their_model_does(calls in prop::collection::vec(call(), 0..200)) {
         let mut both = Both::new();
-        for call in calls {
+        for call in &calls {
             both.apply(call);
         }
         both.finish_all();

@@ -353,22 +353,6 @@ fn two_operators_act_at_once() {
     holds("redrive and skip", Plan { verbs: &[Verb::Redrive, Verb::Skip], ..plan });
 }
 
-/// The same with all bounds at once: minutes, and a gigabyte.
-#[test]
-#[ignore = "takes minutes"]
-fn everything_at_once() {
-    holds("there and back", Plan { handovers: 2, ..PLAN });
-    holds("zombie", Plan { zombies: true, ..PLAN });
-    for verbs in [
-        [Verb::Redrive, Verb::Redrive],
-        [Verb::Skip, Verb::Edit],
-        [Verb::Redrive, Verb::Skip],
-        [Verb::Skip, Verb::Restore],
-    ] {
-        holds(&format!("{verbs:?}"), Plan { verbs: &verbs, ..PLAN });
-    }
-}
-
 #[test]
 fn planted_bugs_are_found() {
     is_caught(Plan { bug: Bug::NoLease, zombies: true, ..PLAN });
