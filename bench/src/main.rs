@@ -9,7 +9,8 @@ mod execute;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
-static ALLOCATIONS: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+static ALLOCATIONS: &stats_alloc::StatsAlloc<std::alloc::System> =
+    &stats_alloc::INSTRUMENTED_SYSTEM;
 
 #[derive(Parser)]
 struct Arguments {

@@ -7,8 +7,9 @@ mod common;
 use common::{Created, Harness, Probe, Switch, created};
 use serde::{Deserialize, Serialize};
 use sillage::{
-    BoxFuture, Commit, CommitError, Committed, Database, Decision, Epoch, Error, Filter, Head,
-    Page, Range, Result, SLOTS, Stored, Text, Transaction, Version, prelude::*, slot_of,
+    BoxFuture, Clock as _, Commit, CommitError, Committed, Database, Decision, Epoch, Error,
+    Filter, Head, Page, Range, Result, SLOTS, Stored, Text, Transaction, Version, prelude::*,
+    slot_of,
 };
 use std::{
     sync::{
@@ -208,7 +209,7 @@ async fn what_an_earlier_assignment_brought_is_not_committed_under_a_later_one()
     };
     assert_eq!(document().await, Some(Version(1)));
     cut_off.off();
-    tokio::time::sleep(mins(2)).await;
+    harness.clock.sleep(mins(2)).await;
     gate.note("open");
     harness.settle().await;
     assert_eq!(document().await, Some(Version(1)), "the effect is doubled");
