@@ -200,6 +200,26 @@ async fn a_paused_partition_brings_nothing_until_it_is_resumed_and_then_everythi
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resume_while_a_call_waits_for_its_read_skips_nothing() {
+    let harness = Harness::new();
+    let (broker, orders) = (broker(&harness), orders(0..1500));
+    let mut member = Member::join(&broker, subscription("shop/billing")).await;
+    member.quiet().await;
+    let paused: Vec<_> = member.partitions.iter().filter(|p| p.number % 2 == 0).cloned().collect();
+    member.settler.pause(&paused).unwrap();
+    publish_all(&broker, &orders[..1400]).await;
+    member.quiet().await;
+    publish_all(&broker, &orders[1400..]).await;
+    let resume = async { member.settler.resume(&paused) };
+    // In this order: the call has begun to read for the others when these are resumed.
+    let (inbound, resumed) = tokio::join!(biased; member.receiver.next(), resume);
+    resumed.unwrap();
+    member.take(inbound.unwrap());
+    member.quiet().await;
+    member.assert_got(&orders);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pauses_at_any_moment_lose_and_double_nothing() {
     for seed in 0..20 {
         let harness = Harness::new();

@@ -1,10 +1,15 @@
 //! One trial: orders are placed over HTTP while processes are killed; then the shop is left alone,
 //! has to finish, drains, and is audited.
 //!
-//! Slots and projections stay with a dead process until their leases run out, 15 s. So there are two
-//! waves of kills: one while orders are placed, and one as soon as work goes on after it.
+//! Slots and projections stay with a dead process until their leases run out, 15 s. So the kills
+//! while orders are placed leave most of the work undone; then power cuts kill everything at once,
+//! after which leases may be made to run out by hand, as nobody is there to tell the difference; and
+//! kills amid the work that goes on then leave their leases to time.
+//!
+//! A message is at hand in at most three processes that die: at the fourth death it would become a
+//! dead letter, as it should.
 
-use super::audit::{Audit, ended, head, open};
+use super::audit::{Audit, ended, head, let_leases_run_out, open};
 use super::stage::{GATEWAY, Layout, Stage};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
@@ -21,6 +26,8 @@ const LAYOUTS: [Layout; 3] =
 
 /// Kills while orders are placed, each a few milliseconds to a second after the last one.
 const FIRST_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (4..=7, 20..=1_200);
+/// Power cuts when all orders are placed.
+const CUTS: RangeInclusive<u32> = 1..=2;
 /// Kills when work goes on: what is left then is done within a second.
 const SECOND_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (2..=4, 20..=300);
 /// From when there is something to do to the kill, in milliseconds.
@@ -33,8 +40,8 @@ const DELAY: RangeInclusive<u64> = 50..=400;
 const WORK_LIMIT: Duration = Duration::from_secs(2);
 /// How long placing takes at most: a process that is killed is back at once.
 const PLACE_LIMIT: Duration = Duration::from_secs(130);
-/// Until work goes on: more than a lease.
-const RESUME_LIMIT: Duration = Duration::from_secs(40);
+/// Until work goes on, when no lease is in the way.
+const RESUME_LIMIT: Duration = Duration::from_secs(20);
 /// Until everything has ended: what was tried in vain while a process was dead may be parked for
 /// over a minute.
 const FINISH_LIMIT: Duration = Duration::from_secs(240);
@@ -90,7 +97,7 @@ impl Trial {
         Ok(Outcome {
             number: self.number,
             processes: stage.size() - 1,
-            kills: kills.all,
+            kills: kills.count,
             of_gateway: kills.of_gateway,
             amid_work: kills.amid_work,
             audit,
@@ -113,12 +120,16 @@ impl Trial {
         for visit in visits {
             placed(visit).await?;
         }
-        let before = head(&stage.folder)?;
         stage.note("all orders are placed")?;
-        let resumed = async |stage: &Stage| {
-            Ok(head(&stage.folder)? > before || ended(&stage.folder)? >= self.orders)
-        };
-        stage.until("work goes on", RESUME_LIMIT, resumed).await?;
+        for _ in 0..kills.lot.random_range(CUTS) {
+            kills.all(stage).await?;
+            let before = head(&stage.folder)?;
+            let resumed = async |stage: &Stage| {
+                Ok(head(&stage.folder)? > before || ended(&stage.folder)? >= self.orders)
+            };
+            stage.until("work goes on", RESUME_LIMIT, resumed).await?;
+            kills.pause(SECOND_WAVE.1).await;
+        }
         for _ in 0..kills.lot.random_range(SECOND_WAVE.0) {
             kills.pause(SECOND_WAVE.1).await;
             kills.one(stage).await?;
@@ -149,7 +160,7 @@ pub(super) async fn placed(mut visit: Child) -> Result<()> {
 struct Kills {
     lot: StdRng,
     delay: u64,
-    all: u32,
+    count: u32,
     of_gateway: u32,
     amid_work: u32,
 }
@@ -158,7 +169,7 @@ impl Kills {
     fn new(seed: u64) -> Self {
         let mut lot = StdRng::seed_from_u64(seed);
         let delay = lot.random_range(DELAY);
-        Kills { lot, delay, all: 0, of_gateway: 0, amid_work: 0 }
+        Kills { lot, delay, count: 0, of_gateway: 0, amid_work: 0 }
     }
 
     async fn pause(&mut self, milliseconds: RangeInclusive<u64>) {
@@ -174,14 +185,31 @@ impl Kills {
         self.pause(MOMENT).await;
         let of_gateway = self.lot.random_ratio(1, 4);
         let victim = if of_gateway { GATEWAY } else { self.lot.random_range(1..stage.size()) };
-        self.amid_work += u32::from(open(&stage.folder)? > 0);
-        stage.kill(victim).await?;
+        self.kill(stage, victim).await?;
         stage.start(victim)?;
-        self.all += 1;
         if of_gateway {
-            self.of_gateway += 1;
             stage.slow_gateway(self.delay).await?;
         }
+        Ok(())
+    }
+
+    /// Kills everything, and starts it again when the leases have run out.
+    async fn all(&mut self, stage: &mut Stage) -> Result<()> {
+        for victim in 0..stage.size() {
+            self.kill(stage, victim).await?;
+        }
+        let_leases_run_out(&stage.folder)?;
+        for victim in 0..stage.size() {
+            stage.start(victim)?;
+        }
+        stage.slow_gateway(self.delay).await
+    }
+
+    async fn kill(&mut self, stage: &mut Stage, victim: usize) -> Result<()> {
+        self.amid_work += u32::from(open(&stage.folder)? > 0);
+        stage.kill(victim).await?;
+        self.count += 1;
+        self.of_gateway += u32::from(victim == GATEWAY);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use sillage_core::{
     Recorded, Result, Start, Subscription, Text, slot_of,
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -177,16 +177,22 @@ impl LogReceiver {
             self.scanned = from;
             return Ok(false);
         }
+        // Looked at once: a slot may be resumed at any moment, and this page begins behind the
+        // place of one that was paused when it was asked for.
+        let read_for =
+            |(slot, place): &(&u32, &Position)| **place >= from && self.slots.is_open(**slot);
+        let open: BTreeSet<u32> =
+            self.places.iter().filter(read_for).map(|(slot, _)| *slot).collect();
         let mut batches: BTreeMap<u32, Vec<Delivery>> = BTreeMap::new();
         for entry in page.entries {
             let slot = slot_for(&entry);
             let place = self.places.get(&slot);
-            if place.is_some_and(|place| *place < entry.position) && self.slots.is_open(slot) {
+            if place.is_some_and(|place| *place < entry.position) && open.contains(&slot) {
                 batches.entry(slot).or_default().push(delivery(entry));
             }
         }
         for (slot, place) in &mut self.places {
-            if *place < page.through && self.slots.is_open(*slot) {
+            if *place < page.through && open.contains(slot) {
                 *place = page.through;
             }
         }

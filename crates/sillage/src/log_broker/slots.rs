@@ -136,6 +136,7 @@ impl Slots {
             return;
         }
         state.leaving.remove(&slot);
+        state.paused.remove(&slot);
         state.changes.push_back(Change::Lost(slot));
         if let Some(epoch) = renewed {
             state.owned.insert(slot, epoch);

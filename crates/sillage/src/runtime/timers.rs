@@ -101,3 +101,6 @@ fn firing(stored: &Stored, now: Timestamp) -> Result<Commit> {
         ],
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Random schedules on virtual time, with pumps that die and come back and commits that fail.
+
+use super::*;
+use crate::runtime::assemble::{Cause, Origin, foreign};
+use proptest::prelude::*;
+use sillage_core::{Draft, Due, Effect, Effects, Filter, Key, Position, Text};
+use sillage_testkit::{Memory, TokioClock};
+use std::collections::HashMap;
+use tokio::task::JoinHandle;
+
+const TOKENS: usize = 4;
+const PUMPS: usize = 2;
+
+/// What happens.
+#[derive(Clone, Debug)]
+enum Act {
+    /// A handler cancels a timer, sets it, or does both in one commit.
+    Commit {
+        token: usize,
+        cancel: bool,
+        delay: Option<Duration>,
+    },
+    Pass(Duration),
+    /// A process dies, as by SIGKILL.
+    Kill(usize),
+    Start(usize),
+    /// A commit fails, or its answer is lost.
+    Fail {
+        applied: bool,
+    },
+}
+
+/// Whole seconds, so that much happens at the same moment.
+fn seconds(most: u64) -> impl Strategy<Value = Duration> {
+    (0..most).prop_map(Duration::from_secs)
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let delay = prop::option::weighted(0.8, seconds(10));
+    prop_oneof![
+        6 => (0..TOKENS, any::<bool>(), delay)
+            .prop_map(|(token, cancel, delay)| Act::Commit { token, cancel, delay }),
+        5 => seconds(5).prop_map(Act::Pass),
+        1 => (0..PUMPS).prop_map(Act::Kill),
+        2 => (0..PUMPS).prop_map(Act::Start),
+        1 => any::<bool>().prop_map(|applied| Act::Fail { applied }),
+    ]
+}
+
+/// A timer as it was set.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    due: Timestamp,
+    /// When it was cancelled or set anew.
+    gone: Option<Timestamp>,
+}
+
+struct World {
+    memory: Memory,
+    clock: Arc<TokioClock>,
+    pumps: [Option<JoinHandle<()>>; PUMPS],
+    /// By token: the name of what is published.
+    current: [Option<Text>; TOKENS],
+    sets: HashMap<Text, Set>,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock = Arc::new(TokioClock::default());
+        let memory = Memory::new(clock.clone());
+        let (pumps, current) = ([const { None }; PUMPS], [const { None }; TOKENS]);
+        World { memory, clock, pumps, current, sets: HashMap::new() }
+    }
+
+    async fn act(&mut self, act: Act) {
+        match act {
+            Act::Commit { token, cancel, delay } => self.commit(token, cancel, delay).await,
+            Act::Pass(time) => self.clock.sleep(time).await,
+            Act::Kill(pump) => self.kill(pump).await,
+            Act::Start(pump) => self.start(pump),
+            Act::Fail { applied: true } => self.memory.fail_after_apply(1),
+            Act::Fail { applied: false } => self.memory.fail_next(1),
+        }
+    }
+
+    fn start(&mut self, pump: usize) {
+        if self.pumps[pump].is_none() {
+            let database: Arc<dyn Database> = Arc::new(self.memory.clone());
+            let running = Pump {
+                committer: Committer::start(database.clone()),
+                database,
+                clock: self.clock.clone(),
+                vital: Arc::default(),
+                stop: CancellationToken::new(),
+            };
+            self.pumps[pump] = Some(tokio::spawn(running.run()));
+        }
+    }
+
+    async fn kill(&mut self, pump: usize) {
+        if let Some(running) = self.pumps[pump].take() {
+            running.abort();
+            let _ = running.await;
+        }
+    }
+
+    /// A handler's commit, made elsewhere: no pump is told of it.
+    async fn commit(&mut self, token: usize, cancel: bool, delay: Option<Duration>) {
+        let name = Text::from(format!("timer.{}", self.sets.len()));
+        let mut effects = Effects::none();
+        if cancel {
+            effects = effects.and(Effects::one(Effect::Cancel { token: token.to_string() }));
+        }
+        if let Some(delay) = delay {
+            let (due, message) = (Due::After(delay), draft(&name));
+            let token = token.to_string();
+            effects = effects.and(Effects::one(Effect::Schedule { due, token, message }));
+        }
+        // Each is caused by a message of its own, as else the ids would be the same.
+        let message = foreign("test", draft("order.created"), self.clock.now()).unwrap();
+        let (service, cause) = (Text::from("shop"), Cause { message: &message, consumer: "x" });
+        let now = self.clock.now();
+        let origin = Origin { service: &service, now, cause: Some(cause) };
+        let commit = origin.commit(effects, vec![]).unwrap();
+        while self.memory.commit(vec![commit.clone()]).await.pop().unwrap().is_err() {}
+        let replaced = (cancel || delay.is_some()).then(|| self.current[token].take()).flatten();
+        if let Some(gone) = replaced {
+            self.sets.get_mut(&gone).unwrap().gone = Some(now);
+        }
+        if let Some(delay) = delay {
+            self.current[token] = Some(name.clone());
+            self.sets.insert(name, Set { due: now + delay, gone: None });
+        }
+    }
+
+    async fn check(&self, is_calm: bool) -> Result<(), TestCaseError> {
+        let page = self.memory.log(Position(0), &Filter::default(), 10_000).await.unwrap();
+        let mut fired: HashMap<Text, Vec<Timestamp>> = HashMap::new();
+        for entry in &page.entries {
+            fired.entry(entry.name.clone()).or_default().push(entry.time);
+        }
+        for (name, set) in &self.sets {
+            let times = fired.get(name).map_or(&[][..], Vec::as_slice);
+            let early = times.iter().any(|time| *time < set.due);
+            let late = is_calm && times.iter().any(|time| *time > set.due + POLL);
+            let once = times.len() <= 1 && !early && !late;
+            prop_assert!(once, "{name}: {set:?} fired at {times:?}");
+            match set.gone {
+                None => prop_assert_eq!(times.len(), 1, "{} did not fire: {:?}", name, set),
+                Some(gone) if gone < set.due => {
+                    prop_assert_eq!(times.len(), 0, "{} was gone: {:?}", name, set);
+                }
+                // It may have fired before it was cancelled.
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn draft(name: &str) -> Draft {
+    let (key, payload) = (Some(Key::of("o-1")), Ok("{}".into()));
+    Draft { name: name.into(), version: 1, topic: Some("order".into()), key, payload }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever dies and fails, and whoever pumps beside: a timer that was neither cancelled nor
+    /// set anew fires once, and none before it is due; where all is well, none a second late.
+    #[test]
+    fn each_timer_fires_once(is_calm: bool, acts in prop::collection::vec(act(), 1..60)) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            world.start(0);
+            for act in acts {
+                if !is_calm || matches!(act, Act::Commit { .. } | Act::Pass(_) | Act::Start(_)) {
+                    world.act(act).await;
+                }
+            }
+            world.start(1);
+            world.clock.sleep(Duration::from_secs(15)).await;
+            world.check(is_calm).await
+        })?;
+    }
+}
