@@ -201,3 +201,60 @@ fn distinct(writes: &[Write]) -> Result<()> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decision, Header, Key, MessageId, Timestamp};
+    use std::sync::Arc;
+
+    fn message() -> Message {
+        Message {
+            id: MessageId::new("1"),
+            source: "shop".into(),
+            name: "order.created".into(),
+            version: 1,
+            topic: Some("order".into()),
+            key: Some(Key::of("o-1")),
+            time: Timestamp::default(),
+            correlation_id: "1".into(),
+            causation_id: None,
+            operation_id: None,
+            traceparent: None,
+            headers: vec![],
+            payload: "{}".into(),
+        }
+    }
+
+    fn refusal(write: Write) -> String {
+        let commit = Commit { conditions: vec![], writes: vec![write] };
+        Limits::default().check(&commit).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_part_and_what_to_do() {
+        let long: crate::Text = "x".repeat(513).into();
+        let header = Header { name: "h".into(), value: "v".into() };
+        for (message, told) in [
+            (Message { payload: vec![0; 921_600].into(), ..message() }, "send a reference to it"),
+            (Message { id: MessageId::new(long.clone()), ..message() }, "message id of 513 bytes"),
+            (Message { key: Some(Key::of(&long)), ..message() }, "key of 513 bytes"),
+            (Message { source: "a\0b".into(), ..message() }, "source holds a NUL"),
+            (Message { headers: vec![header; 65], ..message() }, "at most 64 headers"),
+        ] {
+            let refusal = refusal(Write::Append { stream: None, message: Arc::new(message) });
+            assert!(refusal.contains(told), "`{told}` is not in: {refusal}");
+        }
+        let (consumer, source, id) = ("shop/billing".into(), "shop".into(), long);
+        let delivery = Delivered { consumer, source, id };
+        let write = Write::Decide { delivery, decision: Decision::Done, until: None };
+        assert!(refusal(write).contains("message id"));
+    }
+
+    #[test]
+    fn what_is_within_the_limits_passes() {
+        let write = Write::Append { stream: Some("s".into()), message: Arc::new(message()) };
+        let commit = Commit { conditions: vec![], writes: vec![write] };
+        Limits::default().check(&commit).unwrap();
+    }
+}

@@ -102,7 +102,7 @@ pub trait Contract: Serialize + DeserializeOwned + Send + Sync + Sized + 'static
 /// A past fact, immutable.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
-    note = "`publish` is for events (past facts); an intention goes with `send`"
+    note = "an event is a past fact: what `publish` takes and what answers a command; an intention goes with `send`"
 )]
 pub trait Event: Contract {}
 

@@ -90,7 +90,7 @@ impl Broker for LogBroker {
                 subscription.clone(),
             ));
             if !subscription.broadcast {
-                slots.clone().keep();
+                slots.keep();
             }
             let receiver =
                 LogReceiver::new(self.database.clone(), subscription, slots.clone()).await?;

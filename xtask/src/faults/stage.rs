@@ -23,8 +23,10 @@ use tokio::time::{Instant, sleep, timeout};
 const DRAIN_LIMIT: Duration = Duration::from_secs(40);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long the gateway may take to listen.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long a process may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Stands in a process's log where it was started.
+const STARTED: &str = "== shop";
 /// The gateway is the first process.
 pub(super) const GATEWAY: usize = 0;
 
@@ -89,10 +91,16 @@ impl Stage {
         format!("http://127.0.0.1:{}", self.api)
     }
 
-    /// Whether the first shop process has said that it listens.
+    /// Whether every process has said that it listens, since it was started last.
     pub(super) fn listens(&self) -> Result<bool> {
-        let log = fs::read_to_string(self.folder.join("serve-1.log"))?;
-        Ok(log.contains("shop listens on"))
+        for Process { name, .. } in &self.processes {
+            let log = fs::read_to_string(self.folder.join(format!("{name}.log")))?;
+            let since = log.rsplit_once(STARTED).map_or(&*log, |(_, since)| since);
+            if !since.contains("listens on") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How many processes there are, the gateway among them.
@@ -116,7 +124,8 @@ impl Stage {
     /// Starts a command of the shop whose output goes to a log of that name.
     pub(super) fn spawn(&self, name: &str, arguments: &str) -> Result<Child> {
         let path = self.folder.join(format!("{name}.log"));
-        let log = File::options().create(true).append(true).open(path)?;
+        let mut log = File::options().create(true).append(true).open(path)?;
+        writeln!(log, "{STARTED} {arguments}")?;
         let mut command = self.shop(arguments);
         command.stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("`shop {arguments}` did not start"))
@@ -192,8 +201,10 @@ impl Stage {
         self.note(what)
     }
 
-    /// Sends SIGTERM to the shop processes, then to the gateway: each has to end well.
+    /// Sends SIGTERM to the shop processes, then to the gateway: each has to end well. One that is
+    /// still starting would just end.
     pub(super) async fn drain(&mut self) -> Result<()> {
+        self.until("all listen", START_LIMIT, async |stage| stage.listens()).await?;
         self.note("SIGTERM to all")?;
         let mut failed = Vec::new();
         for group in [(GATEWAY + 1)..self.size(), GATEWAY..(GATEWAY + 1)] {

@@ -132,7 +132,9 @@ impl Trial {
         }
         for _ in 0..kills.lot.random_range(SECOND_WAVE.0) {
             kills.pause(SECOND_WAVE.1).await;
-            kills.one(stage).await?;
+            if ended(&stage.folder)? < self.orders {
+                kills.one(stage).await?;
+            }
         }
         let finished = async |stage: &Stage| {
             Ok(ended(&stage.folder)? >= self.orders

@@ -99,17 +99,21 @@ impl Slots {
         format!("slot/{}/{slot}", self.consumer).into()
     }
 
-    /// Renews leases and balances shares until the member closes.
-    pub(super) fn keep(self: Arc<Self>) {
+    /// Renews leases and balances shares until the member closes, or is gone without a word: its
+    /// leases run out then.
+    pub(super) fn keep(self: &Arc<Self>) {
+        let (slots, closed) = (Arc::downgrade(self), self.closed.clone());
+        let clock = self.clock.clone();
         tokio::spawn(async move {
-            loop {
-                if let Err(error) = self.renew().await {
-                    tracing::warn!(consumer = %self.consumer, %error, "leases not renewed");
+            while let Some(slots) = slots.upgrade() {
+                if let Err(error) = slots.renew().await {
+                    tracing::warn!(consumer = %slots.consumer, %error, "leases not renewed");
                 }
+                drop(slots);
                 tokio::select! {
                     biased;
-                    () = self.closed.cancelled() => return,
-                    () = self.clock.sleep(RENEW) => {}
+                    () = closed.cancelled() => return,
+                    () = clock.sleep(RENEW) => {}
                 }
             }
         });
@@ -292,16 +296,4 @@ impl Drop for Slots {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_fair_and_together_are_all_slots() {
-        for count in 1..=20 {
-            let members: Vec<_> = (0..count).map(Uuid::from_u128).collect();
-            let shares: Vec<_> = members.iter().map(|member| share_of(&members, *member)).collect();
-            assert_eq!(shares.iter().sum::<usize>(), SLOTS as usize);
-            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
-        }
-    }
-}
+mod tests;

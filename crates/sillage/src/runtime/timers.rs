@@ -76,7 +76,11 @@ impl Pump {
             }
         };
         match self.committer.commit(commit).await {
-            Ok(_) | Err(CommitError::Conflict { .. } | CommitError::AlreadyHandled) => {}
+            // Another pump was quicker, or it was cancelled or set anew.
+            Ok(_)
+            | Err(
+                CommitError::Conflict { .. } | CommitError::Fenced | CommitError::AlreadyHandled,
+            ) => {}
             Err(error) => tracing::warn!(timer = %stored.id, %error, "a timer did not fire"),
         }
     }
@@ -93,8 +97,12 @@ fn firing(stored: &Stored, now: Timestamp) -> Result<Commit> {
         id: id.clone(),
         expected: Some(stored.version),
     };
+    // One that was cancelled and set anew counts its versions from one again, but is due later.
+    let due = stored.sort.as_deref().unwrap_or_default().parse::<Timestamp>()?;
+    let sort = (due + Duration::from_micros(1)).to_string().into();
+    let not_later = Condition::Below { collection: collection.clone(), id: id.clone(), sort };
     Ok(Commit {
-        conditions: vec![unchanged],
+        conditions: vec![unchanged, not_later],
         writes: vec![
             Write::Delete { collection, id },
             Write::Append { stream: None, message: Arc::new(message) },

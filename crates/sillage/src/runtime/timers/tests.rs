@@ -186,3 +186,21 @@ proptest! {
         })?;
     }
 }
+
+/// Between the moment a pump reads a timer and its commit, the timer is cancelled and set anew.
+#[tokio::test(start_paused = true)]
+async fn a_timer_set_anew_is_not_taken_for_the_one_that_was_read() {
+    let delay = Some(Duration::from_secs(5));
+    let mut world = World::new();
+    world.commit(0, false, delay).await;
+    world.clock.sleep(Duration::from_secs(5)).await;
+    let read = world.memory.list(names::TIMERS, Range::Due, 1).await.unwrap();
+    world.commit(0, true, None).await;
+    world.commit(0, false, delay).await;
+    let commit = firing(&read[0], world.clock.now()).unwrap();
+    let answer = world.memory.commit(vec![commit]).await.pop().unwrap();
+    assert!(matches!(answer, Err(CommitError::Fenced)), "{answer:?}");
+    world.start(0);
+    world.clock.sleep(Duration::from_secs(6)).await;
+    world.check(true).await.unwrap();
+}
