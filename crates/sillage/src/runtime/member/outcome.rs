@@ -188,6 +188,7 @@ impl Member {
 
     pub(super) fn failed(&mut self, lane: LaneId, parked: Option<Head>, failure: &Failure) {
         let now = self.means.clock.elapsed();
+        self.unguard(lane);
         if let Class::Unavailable(dependency) = &failure.class {
             let why = format!("`{dependency}` is unavailable: {failure}");
             tracing::debug!(consumer = %self.means.spec.name, why);
@@ -214,6 +215,19 @@ impl Member {
             return self.publish_dead(lane, failure);
         }
         self.park(lane, next, failure);
+    }
+
+    /// A handler that returned, even in vain, did not take the process down: what dies while the
+    /// delivery waits for its next try is not counted against it.
+    fn unguard(&mut self, lane: LaneId) {
+        if let Some(work) = self.lanes.front(lane)
+            && work.careful
+            && work.guarded
+        {
+            work.guarded = false;
+            let place = work.partition;
+            self.partitions[place].guard = None;
+        }
     }
 
     /// The kill switch: after a bad deployment nothing more is parked, the consumer pauses.

@@ -50,7 +50,8 @@ impl Member {
         }
         let stored = assigned.stored.as_ref();
         let passed = assigned.watermark.passed().unwrap_or_default();
-        let moved = stored.is_some_and(|mark| mark.offset != passed);
+        let unguarded = assigned.guard.is_none() && stored.is_some_and(|mark| mark.guard.is_some());
+        let moved = unguarded || stored.is_some_and(|mark| mark.offset != passed);
         let open = stored.is_some_and(|mark| mark.open);
         if (closing && open) || moved || (stored.is_none() && !closing) {
             let assignment = assigned.assignment;
