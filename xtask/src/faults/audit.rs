@@ -94,28 +94,45 @@ fn charged_twice(folder: &Path) -> Result<u64> {
     Ok(charges.values().filter(|count| **count > 1).count() as u64)
 }
 
-/// How many facts of these names the log has.
-pub(super) fn facts(folder: &Path, names: &[&str]) -> Result<u64> {
-    let database = connect(folder)?;
-    let mut count = database.prepare("SELECT count(*) FROM log WHERE name = ?1")?;
-    let mut count = |name| count.query_row([name], |row| row.get::<_, u32>(0));
-    names.iter().map(|name| Ok(u64::from(count(name)?))).sum()
+/// How many facts of this name the log has.
+pub(super) fn facts(folder: &Path, name: &str) -> Result<u64> {
+    number(folder, "SELECT count(*) FROM log WHERE name = ?1", &[name])
 }
 
 /// How many orders have ended.
 pub(super) fn ended(folder: &Path) -> Result<u64> {
-    facts(folder, &["order.completed", "order.cancelled"])
+    Ok(facts(folder, "order.completed")? + facts(folder, "order.cancelled")?)
 }
 
 /// How many orders are placed and have not ended.
 pub(super) fn open(folder: &Path) -> Result<u64> {
-    Ok(facts(folder, &["order.created"])?.saturating_sub(ended(folder)?))
+    Ok(facts(folder, "order.created")?.saturating_sub(ended(folder)?))
 }
 
 /// How far the log is.
 pub(super) fn head(folder: &Path) -> Result<u64> {
-    let head = "SELECT coalesce(max(position), 0) FROM log";
-    Ok(connect(folder)?.query_row(head, [], |row| row.get::<_, u32>(0))?.into())
+    number(folder, "SELECT max(position) FROM log", &[])
+}
+
+/// How many processes died on a message that is not handled yet; the most of all messages.
+pub(super) fn deaths(folder: &Path) -> Result<u64> {
+    let deaths = "SELECT max(json_extract(CAST(body AS TEXT), '$.guard.deaths')) FROM documents \
+                  WHERE collection = 'watermarks'";
+    number(folder, deaths, &[])
+}
+
+/// The number that a query finds; 0 if it finds none, or before there are tables.
+fn number(folder: &Path, query: &str, parameters: &[&str]) -> Result<u64> {
+    if !folder.join(DATABASE).exists() {
+        return Ok(0);
+    }
+    let database = connect(folder)?;
+    if !database.table_exists(None, "log")? {
+        return Ok(0);
+    }
+    let parameters = rusqlite::params_from_iter(parameters);
+    let number: Option<u32> = database.query_row(query, parameters, |row| row.get(0))?;
+    Ok(number.unwrap_or(0).into())
 }
 
 /// Makes all leases run out, as time would: only while no process is there that holds one.

@@ -97,7 +97,7 @@ impl Bug {
              --decline-percent 0 --shortage-percent 0"
         );
         placed(stage.spawn("place", &place)?).await?;
-        let there = async |stage: &Stage| Ok(facts(&stage.folder, &[fact])? >= ORDERS);
+        let there = async |stage: &Stage| Ok(facts(&stage.folder, fact)? >= ORDERS);
         stage.until(format_args!("{ORDERS} × {fact}"), LIMIT, there).await?;
         stage.drain().await?;
         self.strike(folder)?;
