@@ -4,7 +4,7 @@
 use sillage::{
     App, BoxFuture, Broker, Capabilities, Consumer, Delivery, Epoch, Inbound, Key, Message,
     MessageId, Offset, Partition, PublishError, Raw, Receipt, Receiver, Result, Service, Settled,
-    Settler, Subscribed, Subscription, Text, Timestamp, TopicSpec, TopologyDiff,
+    Settler, Subscribed, Subscription, Text, Timestamp, TopicSpec, TopicStatus, TopologyDiff,
 };
 use std::{
     sync::{
@@ -71,6 +71,9 @@ impl Settler for Settling {
         }
         Box::pin(async { Ok(()) })
     }
+    fn open<'a>(&'a self, _: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
     fn release<'a>(&'a self, _: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { Ok(()) })
     }
@@ -96,6 +99,7 @@ impl Broker for Canned {
             replay: false,
             is_log: false,
             shared: false,
+            assigns: true,
             offsets: true,
             max_message_bytes: 1 << 20,
         }
@@ -113,6 +117,12 @@ impl Broker for Canned {
         let cursor = Cursor { messages: self.messages.clone(), next: 0, count: self.count };
         let settler: Arc<dyn Settler> = self.settled.clone();
         Box::pin(async move { Ok((Box::new(cursor) as Box<dyn Receiver>, settler)) })
+    }
+    fn topics<'a>(&'a self, _: &'a [Text]) -> BoxFuture<'a, Result<Vec<TopicStatus>>> {
+        Box::pin(async { Ok(vec![]) })
+    }
+    fn progress<'a>(&'a self, _: &'a str, _: &'a [Text]) -> BoxFuture<'a, Result<Vec<Progress>>> {
+        Box::pin(async { Ok(vec![]) })
     }
 }
 

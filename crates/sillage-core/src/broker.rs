@@ -1,6 +1,6 @@
 //! The broker port: publish and subscribe, with partitions, deliveries and their settlement.
 
-use crate::{BoxFuture, Error, Message, Result, Text};
+use crate::{BoxFuture, Error, Message, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -18,6 +18,9 @@ pub struct Capabilities {
     pub is_log: bool,
     /// Several processes can share a consumer.
     pub shared: bool,
+    /// It shares a consumer's partitions out among the members by itself. Where it does not, a
+    /// member gets nothing of a partition before [`Settler::open`].
+    pub assigns: bool,
     /// Offsets rise within a partition, so that a watermark can settle what is below it.
     pub offsets: bool,
     /// The largest whole message, in bytes.
@@ -31,6 +34,37 @@ pub struct TopicSpec {
     pub name: Text,
     /// How many partitions; `None`: the backend's default.
     pub partitions: Option<u32>,
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicStatus {
+    /// Its name.
+    pub name: Text,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// A topic's partition as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// Its number in the topic, from 0.
+    pub number: u32,
+    /// Its oldest message, where the broker tells.
+    pub first: Option<Offset>,
+    /// What the next message gets, where the broker tells.
+    pub next: Option<Offset>,
+}
+
+/// How far a consumer is in a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// The partition.
+    pub partition: Partition,
+    /// Everything up to here is settled; `None`: nothing yet, or the broker has no offsets.
+    pub settled: Option<Offset>,
+    /// Messages that are not settled.
+    pub lag: u64,
 }
 
 /// What `ensure` did and what it found otherwise than wanted.
@@ -101,6 +135,10 @@ pub enum Start {
     Earliest,
     /// At what is published from now on.
     Latest,
+    /// At the last so many messages of each partition.
+    Last(u64),
+    /// At the first message that the broker took at this time or later.
+    Since(Timestamp),
 }
 
 /// What a consumer wants to receive.
@@ -174,6 +212,16 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Joins a consumer.
     fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<Subscribed>>;
+
+    /// Topics as they are: these, or all where none is named. One that does not exist is left out.
+    fn topics<'a>(&'a self, names: &'a [Text]) -> BoxFuture<'a, Result<Vec<TopicStatus>>>;
+
+    /// How far a consumer is in each partition of these topics.
+    fn progress<'a>(
+        &'a self,
+        consumer: &'a str,
+        topics: &'a [Text],
+    ) -> BoxFuture<'a, Result<Vec<Progress>>>;
 }
 
 /// The receiving side of a subscription.
@@ -186,7 +234,12 @@ pub trait Receiver: Send {
 pub trait Settler: Send + Sync {
     /// Tells the broker what is finished; it settles by watermark or one by one, as it can.
     fn settle<'a>(&'a self, settled: &'a [Settled]) -> BoxFuture<'a, Result<()>>;
-    /// Answers `Revoked`: drained and settled, another member may have them now.
+    /// Begins to deliver these, from the last settled place; each is `Assigned` then. Only where
+    /// the broker does not assign partitions itself; there it does nothing.
+    fn open<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>>;
+    /// Answers `Revoked`: drained and settled, another member may have them now. What nobody
+    /// asked back is given up: an assigning broker delivers it again, from the last settled place,
+    /// behind a new `Assigned`.
     fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>>;
     /// Delivers nothing more of these until `resume`; what is on its way may still come.
     fn pause(&self, partitions: &[Partition]) -> Result<()>;

@@ -6,6 +6,7 @@
 //!
 //! *Guarantees.* Types here do no I/O and never read a clock, but for [`Clock`] implementations.
 
+mod binary;
 mod broker;
 mod check;
 mod clock;
@@ -18,9 +19,11 @@ mod message;
 mod murmur;
 mod wire;
 
+pub use binary::{Found, HeaderReader, to_headers};
 pub use broker::{
-    Broker, Capabilities, Delivery, Inbound, Offset, Partition, PublishError, Receipt, Receiver,
-    Settled, Settler, Start, Subscribed, Subscription, TopicSpec, TopologyDiff,
+    Broker, Capabilities, Delivery, Inbound, Offset, Partition, PartitionStatus, Progress,
+    PublishError, Receipt, Receiver, Settled, Settler, Start, Subscribed, Subscription, TopicSpec,
+    TopicStatus, TopologyDiff,
 };
 pub use check::Limits;
 pub use clock::{Clock, Timestamp};

@@ -25,7 +25,8 @@ struct Structured<'a> {
     partitionkey: Option<Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partitionkeybase64: Option<String>,
-    time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     correlationid: Option<Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +69,7 @@ pub fn to_json(message: &Message) -> Result<String> {
         partitionkeybase64: key
             .filter(|_| key_text.is_none())
             .map(|key| BASE64.encode(key.as_bytes())),
-        time: message.time,
+        time: Some(message.time),
         correlationid: Some(message.correlation_id.clone()),
         causationid: message.causation_id.as_ref().map(MessageId::text),
         operationid: message.operation_id.clone(),
@@ -81,11 +82,27 @@ pub fn to_json(message: &Message) -> Result<String> {
         .map_err(|error| Error::invalid("a message cannot be written as JSON").because(error))
 }
 
+/// The media type of payloads, unless a message says another.
+pub(crate) const JSON: &[u8] = b"application/json";
+
+/// Whether a body of this media type is an event in structured form.
+pub(crate) fn is_structured(media_type: &[u8]) -> bool {
+    const STRUCTURED: &[u8] = b"application/cloudevents+json";
+    media_type.get(..STRUCTURED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
+}
+
 /// Reads what [`to_json`] wrote, or any `CloudEvents` event in structured form that has a `time`.
 pub fn from_json(json: &[u8]) -> Result<Message> {
+    structured(json, None)
+}
+
+/// Reads an event in structured form; one without a `time` gets `or_time`.
+pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Message> {
     let structured: Structured<'_> = serde_json::from_slice(json)
         .map_err(|error| Error::invalid("no structured CloudEvent").because(error))?;
     let id = MessageId::new(structured.id);
+    let time = structured.time.or(or_time);
+    let time = time.ok_or_else(|| Error::invalid("a structured CloudEvent without `time`"))?;
     let key = match (structured.partitionkey, structured.partitionkeybase64) {
         (Some(text), _) => Some(Key::from(&*text)),
         (None, Some(coded)) => Some(Key::from_bytes(decode("partitionkeybase64", &coded)?)),
@@ -106,7 +123,7 @@ pub fn from_json(json: &[u8]) -> Result<Message> {
         version: structured.schemaversion,
         topic: structured.topic,
         key,
-        time: structured.time,
+        time,
         causation_id: structured.causationid.map(MessageId::new),
         operation_id: structured.operationid,
         traceparent: structured.traceparent,

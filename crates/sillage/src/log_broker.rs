@@ -16,11 +16,15 @@ use receiver::LogReceiver;
 pub(crate) use receiver::slot_for;
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Condition, Database, Error,
-    Limits, Message, PublishError, Receipt, Result, Sort, Start, Subscribed, Subscription,
-    TopicSpec, TopologyDiff, Write,
+    Filter, Limits, Message, Offset, PartitionStatus, Position, Progress, PublishError, Receipt,
+    Recorded, Result, Sort, Start, Subscribed, Subscription, Text, Timestamp, TopicSpec,
+    TopicStatus, TopologyDiff, Write,
 };
 use slots::Slots;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 /// Slots of one consumer: the most processes that can share it.
 pub const SLOTS: u32 = 16;
@@ -47,6 +51,7 @@ impl Broker for LogBroker {
             replay: true,
             is_log: true,
             shared: true,
+            assigns: true,
             offsets: true,
             max_message_bytes: Limits::default().message,
         }
@@ -97,6 +102,119 @@ impl Broker for LogBroker {
             Ok((Box::new(receiver) as Box<_>, slots as Arc<_>))
         })
     }
+
+    fn topics<'a>(&'a self, names: &'a [Text]) -> BoxFuture<'a, Result<Vec<TopicStatus>>> {
+        Box::pin(async move {
+            let mut found = BTreeSet::new();
+            let filter = Filter { topics: names.to_vec(), ..Filter::default() };
+            each(&*self.database, Position::default(), &filter, |entry| {
+                found.extend(entry.topic.clone());
+                true
+            })
+            .await?;
+            let slot = |number| PartitionStatus { number, first: None, next: None };
+            let topic = |name| TopicStatus { name, partitions: (0..SLOTS).map(slot).collect() };
+            Ok(found.into_iter().map(topic).collect())
+        })
+    }
+
+    fn progress<'a>(
+        &'a self,
+        consumer: &'a str,
+        topics: &'a [Text],
+    ) -> BoxFuture<'a, Result<Vec<Progress>>> {
+        Box::pin(async move {
+            let mut settled = vec![];
+            for slot in 0..SLOTS {
+                let place = receiver::stored(&*self.database, consumer, slot).await?;
+                settled.push((place > Position::default()).then_some(place.0));
+            }
+            let (lag, _) = waiting(&*self.database, topics, &settled).await?;
+            let progress = |(slot, (settled, lag)): (u32, (Option<u64>, u64))| Progress {
+                partition: slots::partition(slot),
+                settled: settled.map(Offset),
+                lag,
+            };
+            Ok((0..SLOTS).zip(settled.into_iter().zip(lag)).map(progress).collect())
+        })
+    }
+}
+
+/// Entries that wait are counted up to this many.
+const COUNTED: usize = 10_000;
+
+/// How many entries of these topics each slot has not passed, counted up to a bound, and when the
+/// first of them was produced.
+pub(crate) async fn waiting(
+    database: &dyn Database,
+    topics: &[Text],
+    passed: &[Option<u64>],
+) -> Result<(Vec<u64>, Option<Timestamp>)> {
+    let filter = Filter { topics: topics.to_vec(), ..Filter::default() };
+    let from = passed.iter().map(|passed| passed.unwrap_or_default()).min();
+    let (mut lag, mut since, mut seen) = (vec![0; passed.len()], None, 0);
+    each(database, Position(from.unwrap_or_default()), &filter, |entry| {
+        let slot = usize::try_from(slot_for(entry)).unwrap_or(0);
+        if passed[slot].is_none_or(|passed| entry.position.0 > passed) {
+            lag[slot] += 1;
+            since = since.or(Some(entry.time));
+        }
+        seen += 1;
+        seen < COUNTED
+    })
+    .await?;
+    Ok((lag, since))
+}
+
+/// Where a consumer that starts there has read everything up to. The log has no index of times:
+/// all but the ends are found by reading it.
+async fn place_of(database: &dyn Database, subscription: &Subscription) -> Result<Position> {
+    let filter = Filter { topics: subscription.topics.clone(), ..Filter::default() };
+    match subscription.start {
+        Start::Earliest => Ok(Position::default()),
+        Start::Latest => Ok(database.head().await?.last),
+        Start::Last(count) => {
+            let mut last = VecDeque::new();
+            each(database, Position::default(), &filter, |entry| {
+                last.push_back(Position(entry.position.0 - 1));
+                if last.len() as u64 > count {
+                    last.pop_front();
+                }
+                true
+            })
+            .await?;
+            let end = database.head().await?.last;
+            Ok(if count == 0 { end } else { last.front().copied().unwrap_or_default() })
+        }
+        Start::Since(time) => {
+            let mut place = database.head().await?.last;
+            each(database, Position::default(), &filter, |entry| {
+                let found = entry.time >= time;
+                if found {
+                    place = Position(entry.position.0 - 1);
+                }
+                !found
+            })
+            .await?;
+            Ok(place)
+        }
+    }
+}
+
+/// Shows entries of the log, until `go_on` says no.
+async fn each(
+    database: &dyn Database,
+    mut after: Position,
+    filter: &Filter,
+    mut go_on: impl FnMut(&Recorded) -> bool,
+) -> Result<()> {
+    loop {
+        let page = database.log(after, filter, 1000).await?;
+        if page.through <= after || !page.entries.iter().all(&mut go_on) {
+            return Ok(());
+        }
+        after = page.through;
+    }
 }
 
 /// Stores where a consumer starts, the first time it is seen: a later start finds it there.
@@ -107,7 +225,7 @@ async fn begin(database: &dyn Database, subscription: &Subscription) -> Result<(
     if known || subscription.start == Start::Earliest {
         return Ok(());
     }
-    let offset = sillage_core::Offset(database.head().await?.last.0);
+    let offset = Offset(place_of(database, subscription).await?.0);
     let writes = (0..SLOTS).map(|slot| {
         let id = names::watermark(&subscription.consumer, &slots::partition(slot));
         let body = serde_json::to_vec(&crate::runtime::Mark { offset, ..Default::default() })?;

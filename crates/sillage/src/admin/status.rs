@@ -2,13 +2,14 @@
 
 use super::Admin;
 use crate::{
+    log_broker::waiting,
     names,
     projection::Checkpoint,
     runtime::{Mark, assemble::Timer, watermark::Tally},
 };
 use serde::Serialize;
 use serde_json::Value;
-use sillage_core::{Error, Filter, Position, Range, Result, Stored, Text, Timestamp, from_json};
+use sillage_core::{Error, Position, Range, Result, Stored, Text, Timestamp, from_json};
 use std::time::Duration;
 
 /// How a consumer stands.
@@ -73,9 +74,6 @@ pub struct Finding {
     pub finding: String,
 }
 
-/// Lag is counted up to this many entries.
-const COUNTED: usize = 10_000;
-
 impl Admin {
     /// What the apps on this database declared when they started.
     pub async fn manifests(&self) -> Result<Vec<Value>> {
@@ -112,7 +110,9 @@ impl Admin {
         }
         let position = passed.iter().map(|passed| passed.unwrap_or_default()).min();
         let position = Position(position.unwrap_or_default());
-        let (lag, waiting_since) = self.lag(&topics, position, &passed).await?;
+        let of: Vec<_> = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
+        let (lag, waiting_since) = waiting(&*self.database, &of, &passed).await?;
+        let lag = lag.iter().sum();
         let keys = self.dead_letters(Some(&name), true).await?;
         let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
         let settings: Option<Value> =
@@ -130,33 +130,6 @@ impl Admin {
             paused: settings.and_then(|s| s["paused"].as_str().map(ToOwned::to_owned)),
             name,
         })
-    }
-
-    /// Entries of these topics that their slot's watermark has not passed, and the first's time.
-    async fn lag(
-        &self,
-        topics: &[String],
-        from: Position,
-        passed: &[Option<u64>],
-    ) -> Result<(u64, Option<Timestamp>)> {
-        let topics = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
-        let filter = Filter { topics, ..Filter::default() };
-        let (mut at, mut lag, mut since, mut seen) = (from, 0, None, 0);
-        loop {
-            let page = self.database.log(at, &filter, 1000).await?;
-            for entry in &page.entries {
-                let slot = usize::try_from(crate::log_broker::slot_for(entry)).unwrap_or(0);
-                if passed[slot].is_none_or(|passed| entry.position.0 > passed) {
-                    lag += 1;
-                    since = since.or(Some(entry.time));
-                }
-            }
-            seen += page.entries.len();
-            if page.through <= at || seen >= COUNTED {
-                return Ok((lag, since));
-            }
-            at = page.through;
-        }
     }
 
     /// How all projections stand.

@@ -5,7 +5,7 @@ use super::slots::{Change, Slots, partition};
 use crate::{names, runtime::Mark};
 use sillage_core::{
     BoxFuture, Database, Delivery, Error, Filter, Inbound, Offset, Page, Position, Receiver,
-    Recorded, Result, Start, Subscription, Text, slot_of,
+    Recorded, Result, Subscription, Text, slot_of,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -56,9 +56,10 @@ impl LogReceiver {
         subscription: Subscription,
         slots: Arc<Slots>,
     ) -> Result<Self> {
-        let start = match subscription.start {
-            Start::Latest if subscription.broadcast => database.head().await?.last,
-            _ => Position::default(),
+        let start = if subscription.broadcast {
+            super::place_of(&*database, &subscription).await?
+        } else {
+            Position::default()
         };
         let filter = Arc::new(Filter { topics: subscription.topics, ..Filter::default() });
         Ok(LogReceiver {
@@ -205,7 +206,7 @@ impl LogReceiver {
     }
 }
 
-async fn stored(database: &dyn Database, consumer: &str, slot: u32) -> Result<Position> {
+pub(super) async fn stored(database: &dyn Database, consumer: &str, slot: u32) -> Result<Position> {
     let id = names::watermark(consumer, &partition(slot));
     let stored = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten();
     let mark: Option<Mark> =

@@ -241,6 +241,10 @@ impl Settler for Slots {
         Box::pin(async { Ok(()) })
     }
 
+    fn open<'a>(&'a self, _partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             for partition in partitions {

@@ -1,0 +1,143 @@
+use super::*;
+use proptest::prelude::*;
+
+fn found(payload: Option<&'static [u8]>) -> Found {
+    Found {
+        topic: "order".into(),
+        key: Some(Bytes::from_static(b"o-1")),
+        payload: payload.map(Bytes::from_static),
+        time: Timestamp::from_micros(7),
+    }
+}
+
+fn read(headers: &[(&str, &[u8])], found: Found) -> Message {
+    HeaderReader::default().read(headers.iter().copied(), found, || MessageId::new("given"))
+}
+
+fn label() -> impl Strategy<Value = Text> {
+    "[ -~é]{1,20}".prop_map(Text::from)
+}
+
+prop_compose! {
+    fn message()(
+        labels in prop::collection::vec(label(), 7),
+        version in 1u32..100,
+        micros in 0i64..4_000_000_000_000_000,
+        optional in any::<[bool; 4]>(),
+        key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
+        headers in prop::collection::vec(("(x-|ce_x)[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..9)), 0..4),
+        payload in prop::collection::vec(any::<u8>(), 0..50),
+    ) -> Message {
+        let when = |index: usize| optional[index].then(|| labels[3 + index].clone());
+        Message {
+            id: MessageId::new(labels[0].clone()),
+            source: labels[1].clone(),
+            name: labels[2].clone(),
+            version,
+            topic: Some("order".into()),
+            key: key.map(Key::from_bytes),
+            time: Timestamp::from_micros(micros),
+            correlation_id: when(0).unwrap_or_else(|| labels[0].clone()),
+            causation_id: when(1).map(MessageId::new),
+            operation_id: when(2),
+            traceparent: when(3),
+            headers: headers.into_iter().map(|(name, value)| Header { name: name.into(), value: value.into() }).collect(),
+            payload: payload.into(),
+        }
+    }
+}
+
+proptest! {
+    /// What is carried comes back whole, with whichever prefix.
+    #[test]
+    fn every_message_comes_back(message in message(), prefix in prop::sample::select(&PREFIXES[..])) {
+        let carried = to_headers(&message, prefix);
+        let found = Found {
+            topic: "order".into(),
+            key: message.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes())),
+            payload: Some(message.payload.clone()),
+            time: Timestamp::from_micros(7),
+        };
+        let headers = carried.iter().map(|(name, value)| (&**name, &**value));
+        let back = HeaderReader::default().read(headers, found, || MessageId::new("given"));
+        prop_assert_eq!(back, message);
+    }
+
+    #[test]
+    fn no_header_is_too_strange(
+        headers in prop::collection::vec((".{0,20}", prop::collection::vec(any::<u8>(), 0..20)), 0..20),
+        payload in prop::collection::vec(any::<u8>(), 0..50),
+    ) {
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        let mut found = found(None);
+        found.payload = Some(payload.clone().into());
+        let message = HeaderReader::default().read(headers, found, || MessageId::new("given"));
+        prop_assert_eq!(&message.payload[..], &payload[..]);
+    }
+}
+
+#[test]
+fn attribute_names_are_those_of_the_specification() {
+    let message = read(&[("ce_id", b"1"), ("ce_type", b"order.created")], found(Some(b"{}")));
+    let names = |prefix| {
+        let headers = to_headers(&message, prefix).into_iter();
+        headers.map(|(name, _)| name.into_owned()).collect::<Vec<_>>()
+    };
+    let on_kafka = [
+        "ce_specversion",
+        "ce_id",
+        "ce_source",
+        "ce_type",
+        "ce_time",
+        "ce_schemaversion",
+        "ce_correlationid",
+        "ce_subject",
+        "ce_partitionkey",
+        "content-type",
+    ];
+    assert_eq!(names("ce_"), on_kafka);
+    let on_amqp = on_kafka.map(|name| name.replace("ce_", "cloudEvents:"));
+    assert_eq!(names("cloudEvents:"), on_amqp);
+}
+
+#[test]
+fn the_older_plain_headers_are_read_and_kept() {
+    let plain: [(&str, &[u8]); 3] = [
+        ("event-type", b"order.created"),
+        ("correlation-id", b"c-1"),
+        ("timestamp", b"2026-01-02T03:04:05Z"),
+    ];
+    let message = read(&plain, found(Some(b"{}")));
+    assert_eq!((&*message.name, &*message.correlation_id), ("order.created", "c-1"));
+    assert_eq!(message.time.to_string(), "2026-01-02T03:04:05.000000Z");
+    assert_eq!((message.id.as_str(), &*message.source), ("given", "order"));
+    assert_eq!(message.headers.len(), 3, "whoever reads them elsewhere still finds them");
+    for (given, micros) in
+        [("1700000000", 0), ("1700000000123", 123_000), ("1700000000123456", 123_456)]
+    {
+        let message = read(&[("timestamp", given.as_bytes())], found(None));
+        assert_eq!(message.time, Timestamp::from_micros(1_700_000_000_000_000 + micros));
+    }
+}
+
+#[test]
+fn structured_mode_is_read() {
+    let event = br#"{"specversion":"1.0","id":"1","source":"/x","type":"t","partitionkey":"k","data":{"n":1}}"#;
+    let media_type: &[u8] = b"Application/CloudEvents+JSON; charset=UTF-8";
+    let message = read(&[("content-type", media_type), ("x-own", b"1")], found(Some(event)));
+    assert_eq!((message.id.as_str(), &*message.source, &*message.name), ("1", "/x", "t"));
+    assert_eq!(
+        (&message.payload[..], message.time),
+        (&br#"{"n":1}"#[..], Timestamp::from_micros(7))
+    );
+    assert_eq!(message.key, Some(Key::of("o-1")), "the record's key is what ordered it");
+    assert_eq!(message.headers.len(), 1);
+    let broken = read(&[("content-type", media_type)], found(Some(b"{")));
+    assert_eq!((&*broken.name, &broken.payload[..]), ("", &b"{"[..]));
+}
+
+#[test]
+fn a_message_that_says_nothing_has_no_name() {
+    let message = read(&[], found(None));
+    assert_eq!((&*message.name, message.id.as_str(), message.payload.len()), ("", "given", 0));
+}
