@@ -3,8 +3,9 @@
 
 use sillage::{
     App, BoxFuture, Broker, Capabilities, Consumer, Delivery, Epoch, Inbound, Key, Message,
-    MessageId, Offset, Partition, PublishError, Raw, Receipt, Receiver, Result, Service, Settled,
-    Settler, Subscribed, Subscription, Text, Timestamp, TopicSpec, TopicStatus, TopologyDiff,
+    MessageId, Offset, Partition, Progress, PublishError, Raw, Receipt, Receiver, Result, Service,
+    Settled, Settler, Subscribed, Subscription, Text, Timestamp, TopicSpec, TopicStatus,
+    TopologyDiff,
 };
 use std::{
     sync::{
