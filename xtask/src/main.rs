@@ -9,6 +9,7 @@ mod examples;
 mod faults;
 mod gate;
 mod process;
+mod services;
 mod test;
 mod tidy;
 
@@ -36,6 +37,9 @@ enum Task {
     Bench,
     /// The long forms of everything; writes `docs/gate.md`
     Gate(gate::Gate),
+    /// Real servers for tests, without Docker: Kafka, RabbitMQ and others
+    #[command(subcommand)]
+    Services(services::Services),
     /// What no lint checks: sizes, words, the floor plan
     Tidy,
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Task::Faults(faults) => faults::run(&faults),
         Task::Bench => bench::run(),
         Task::Gate(gate) => gate::run(&gate),
+        Task::Services(services) => services::run(&services),
         Task::Tidy => tidy::run(),
     };
     if let Err(error) = result {

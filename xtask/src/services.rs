@@ -1,0 +1,218 @@
+//! Real servers for tests, below `target/services`, without Docker: `cargo xtask services`.
+//!
+//! *Guarantees.* A server that is up is left alone. All listen on the loopback only, never run as
+//! root, and outlive the task. What they have stored stays when they are stopped or killed.
+
+mod certificates;
+mod install;
+mod kafka;
+mod pid;
+mod place;
+mod probe;
+mod rabbitmq;
+mod start;
+mod wait;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Subcommand, ValueEnum};
+use place::Place;
+use rustix::process::{Pid, Signal};
+use start::Starting;
+use std::process::Command;
+use std::time::Duration;
+
+/// A server ends cleanly within this.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Whoever is killed is gone within this.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Subcommand)]
+pub(crate) enum Services {
+    /// Install what is missing, start what is down, print where each is
+    Up(Named),
+    /// Stop cleanly
+    Down(Named),
+    /// Kill (SIGKILL): what a crash does
+    Kill(Named),
+    /// Print state, address and process; exits with 1 if one is down
+    Status(Named),
+    /// Print all addresses as variables of the environment: `env $(cargo xtask services urls) …`
+    Urls(Named),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Named {
+    /// Which servers; all if none is named
+    #[arg(value_enum)]
+    services: Vec<Service>,
+}
+
+impl Named {
+    fn services(&self) -> &[Service] {
+        if self.services.is_empty() { Service::value_variants() } else { &self.services }
+    }
+}
+
+/// A server that tests may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    Kafka,
+    Rabbitmq,
+}
+
+/// An address of a server, and the variable in which tests find it.
+pub(crate) struct Url {
+    pub(crate) variable: &'static str,
+    pub(crate) url: String,
+}
+
+impl Url {
+    fn new(variable: &'static str, url: String) -> Self {
+        Url { variable, url }
+    }
+}
+
+/// How one kind of server is installed, started and stopped.
+trait Server {
+    /// Its addresses, the plain one first.
+    fn urls(&self, place: &Place) -> Vec<Url>;
+
+    /// The port of the plain address.
+    fn port(&self, place: &Place) -> u16;
+
+    /// Gets what is missing.
+    fn install(&self, place: &Place) -> Result<()>;
+
+    /// Writes its configuration, makes its data if there are none; how to start it.
+    fn prepare(&self, place: &Place) -> Result<Command>;
+
+    /// Whether it writes the number of its process itself.
+    fn writes_pid(&self) -> bool {
+        false
+    }
+
+    /// Whether it is ready for clients.
+    fn answers(&self, place: &Place) -> bool;
+
+    /// Tells it to stop, in the way that is clean.
+    fn stop(&self, _place: &Place, pid: Pid) -> Result<()> {
+        pid::signal(pid, Signal::TERM)
+    }
+
+    /// Ends what it leaves behind, also when it was killed.
+    fn clear(&self, _place: &Place) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(services: &Services) -> Result<()> {
+    match services {
+        Services::Up(named) => {
+            for (_, url) in up(named.services())? {
+                println!("{url}");
+            }
+            Ok(())
+        }
+        Services::Down(named) => {
+            named.services().iter().rev().try_for_each(|service| down(*service))
+        }
+        Services::Kill(named) => named.services().iter().try_for_each(|service| kill(*service)),
+        Services::Status(named) => status(named.services()),
+        Services::Urls(named) => urls(named.services()),
+    }
+}
+
+/// Starts those that are down, and waits until all answer; their plain addresses.
+pub(crate) fn up(services: &[Service]) -> Result<Vec<(Service, String)>> {
+    let begin = |service: &Service| Starting::begin(*service).context(service.name());
+    let mut starting: Vec<Starting> = services.iter().map(begin).collect::<Result<_>>()?;
+    for (service, starting) in services.iter().zip(&mut starting) {
+        starting.finish().context(service.name())?;
+        if starting.is_new() {
+            eprintln!("{}: up", service.name());
+        }
+    }
+    services.iter().map(|service| Ok((*service, service.url()?))).collect()
+}
+
+/// Stops it cleanly.
+pub(crate) fn down(service: Service) -> Result<()> {
+    let (server, place) = (service.server(), service.place()?);
+    let _lock = place.lock()?;
+    if let Some(pid) = place.pid() {
+        eprintln!("{}: stopping", service.name());
+        server.stop(&place, pid).context(service.name())?;
+        pid::gone(&place.pid_file(), place.folder(), STOP_LIMIT).context(service.name())?;
+    }
+    server.clear(&place).context(service.name())
+}
+
+/// Kills it, and waits until it is gone.
+pub(crate) fn kill(service: Service) -> Result<()> {
+    let place = service.place()?;
+    let Some(pid) = place.pid() else { return Ok(()) };
+    eprintln!("{}: killing", service.name());
+    pid::signal(pid, Signal::KILL).context(service.name())?;
+    pid::gone(&place.pid_file(), place.folder(), KILL_LIMIT).context(service.name())
+}
+
+fn status(services: &[Service]) -> Result<()> {
+    let mut not_up = Vec::new();
+    for service in services {
+        let (place, url) = (service.place()?, service.url()?);
+        let pid = place.pid();
+        let state = match pid {
+            None => "down",
+            Some(_) if service.server().answers(&place) => "up",
+            Some(_) => "silent",
+        };
+        if state != "up" {
+            not_up.push(service.name());
+        }
+        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        println!("{:<10} {state:<7} {pid:>8}  {url}", service.name());
+    }
+    ensure!(not_up.is_empty(), "not up: {}", not_up.join(", "));
+    Ok(())
+}
+
+fn urls(services: &[Service]) -> Result<()> {
+    for service in services {
+        for Url { variable, url } in service.urls()? {
+            println!("{variable}={url}");
+        }
+    }
+    Ok(())
+}
+
+impl Service {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Service::Kafka => "kafka",
+            Service::Rabbitmq => "rabbitmq",
+        }
+    }
+
+    fn server(self) -> &'static dyn Server {
+        match self {
+            Service::Kafka => &kafka::Kafka,
+            Service::Rabbitmq => &rabbitmq::Rabbitmq,
+        }
+    }
+
+    fn place(self) -> Result<Place> {
+        Place::of(self.name())
+    }
+
+    /// All its addresses, the plain one first.
+    pub(crate) fn urls(self) -> Result<Vec<Url>> {
+        Ok(self.server().urls(&self.place()?))
+    }
+
+    /// Its plain address, as `--broker` and `--database` take it.
+    fn url(self) -> Result<String> {
+        let plain = self.urls()?.into_iter().next().context("it has no address")?;
+        Ok(plain.url)
+    }
+}
