@@ -6,11 +6,14 @@
 mod certificates;
 mod install;
 mod kafka;
+mod pgbouncer;
 mod pid;
 mod place;
+mod postgres;
 mod probe;
 mod rabbitmq;
 mod start;
+mod toxiproxy;
 mod wait;
 
 use anyhow::{Context, Result, ensure};
@@ -58,6 +61,9 @@ impl Named {
 pub(crate) enum Service {
     Kafka,
     Rabbitmq,
+    Postgres,
+    Pgbouncer,
+    Toxiproxy,
 }
 
 /// An address of a server, and the variable in which tests find it.
@@ -79,6 +85,11 @@ trait Server {
 
     /// The port of the plain address.
     fn port(&self, place: &Place) -> u16;
+
+    /// The server that it is of no use without.
+    fn needs(&self) -> Option<Service> {
+        None
+    }
 
     /// Gets what is missing.
     fn install(&self, place: &Place) -> Result<()>;
@@ -125,15 +136,29 @@ pub(crate) fn run(services: &Services) -> Result<()> {
 
 /// Starts those that are down, and waits until all answer; their plain addresses.
 pub(crate) fn up(services: &[Service]) -> Result<Vec<(Service, String)>> {
+    let all = with_needs(services);
     let begin = |service: &Service| Starting::begin(*service).context(service.name());
-    let mut starting: Vec<Starting> = services.iter().map(begin).collect::<Result<_>>()?;
-    for (service, starting) in services.iter().zip(&mut starting) {
+    let mut starting: Vec<Starting> = all.iter().map(begin).collect::<Result<_>>()?;
+    for (service, starting) in all.iter().zip(&mut starting) {
         starting.finish().context(service.name())?;
         if starting.is_new() {
             eprintln!("{}: up", service.name());
         }
     }
     services.iter().map(|service| Ok((*service, service.url()?))).collect()
+}
+
+/// Each once, after what it needs.
+fn with_needs(services: &[Service]) -> Vec<Service> {
+    let mut all = Vec::new();
+    for service in services {
+        for service in service.server().needs().into_iter().chain([*service]) {
+            if !all.contains(&service) {
+                all.push(service);
+            }
+        }
+    }
+    all
 }
 
 /// Stops it cleanly.
@@ -191,6 +216,9 @@ impl Service {
         match self {
             Service::Kafka => "kafka",
             Service::Rabbitmq => "rabbitmq",
+            Service::Postgres => "postgres",
+            Service::Pgbouncer => "pgbouncer",
+            Service::Toxiproxy => "toxiproxy",
         }
     }
 
@@ -198,6 +226,9 @@ impl Service {
         match self {
             Service::Kafka => &kafka::Kafka,
             Service::Rabbitmq => &rabbitmq::Rabbitmq,
+            Service::Postgres => &postgres::Postgres,
+            Service::Pgbouncer => &pgbouncer::Pgbouncer,
+            Service::Toxiproxy => &toxiproxy::Toxiproxy,
         }
     }
 
@@ -214,5 +245,28 @@ impl Service {
     fn url(self) -> Result<String> {
         let plain = self.urls()?.into_iter().next().context("it has no address")?;
         Ok(plain.url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Service::{self, Kafka, Pgbouncer, Postgres};
+    use super::with_needs;
+    use clap::ValueEnum;
+
+    #[test]
+    fn each_is_started_once_and_after_what_it_needs() {
+        assert_eq!(with_needs(&[Pgbouncer, Kafka, Postgres]), [Postgres, Pgbouncer, Kafka]);
+        assert_eq!(with_needs(&[Kafka, Kafka]), [Kafka]);
+    }
+
+    #[test]
+    fn no_two_addresses_are_the_same() {
+        let services = Service::value_variants().iter();
+        let urls: Vec<_> = services.flat_map(|service| service.urls().unwrap()).collect();
+        for (at, url) in urls.iter().enumerate() {
+            let same = |other: &super::Url| other.url == url.url || other.variable == url.variable;
+            assert!(!urls[..at].iter().any(same), "{}", url.variable);
+        }
     }
 }
