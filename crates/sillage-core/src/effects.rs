@@ -3,10 +3,10 @@
 //! *Guarantees.* Nothing has happened until effects are committed; all of them happen in one
 //! atomic commit, in their order, or none does.
 
-use crate::{Command, Contract, Event, Events, Expected, Failure, Key, Text, Timestamp};
+use crate::{Command, Contract, Event, Events, Expected, Failure, Key, Message, Text, Timestamp};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Bytes, or why they could not be written; kept, so that building effects never fails.
 type Encoded = Result<Bytes, String>;
@@ -107,6 +107,8 @@ pub enum Effect {
         /// Overwrites whatever is there; else it must be as it was loaded, or absent.
         blind: bool,
     },
+    /// A message of another service, kept in the own log with the id and source it has.
+    Record(Arc<Message>),
     /// Removes a document.
     Delete {
         /// The collection, within the service.

@@ -13,6 +13,7 @@
 
 mod check;
 mod control;
+mod outside;
 mod start;
 
 use crate::{
@@ -66,9 +67,13 @@ impl App {
         }
     }
 
-    /// A broker other than the database's log.
-    pub fn broker(mut self, broker: Arc<dyn Broker>) -> Self {
-        self.broker = Some(broker);
+    /// A broker other than the database's log; `None` leaves it at the log. See
+    /// [`connect_broker`](crate::connect_broker).
+    ///
+    /// What services publish is committed to the database first, and carried to the broker from
+    /// there: in the order of each key, once it is known to be durable.
+    pub fn broker(mut self, broker: impl Into<Option<Arc<dyn Broker>>>) -> Self {
+        self.broker = broker.into();
         self
     }
 

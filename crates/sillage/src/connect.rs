@@ -1,6 +1,6 @@
-//! From a URL to a database.
+//! From URLs to a database and a broker.
 
-use sillage_core::{Database, Error, ErrorKind, Result};
+use sillage_core::{Broker, Database, Error, ErrorKind, Result};
 use std::sync::Arc;
 
 /// Opens the database of a URL: `sqlite:shop.db` (made when it is not there).
@@ -17,6 +17,43 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Database>> {
             "`{other}:` is no database that Sillage knows: expected `sqlite:FILE`"
         ))),
     }
+}
+
+/// Connects to the broker of a URL: `kafka://host:port[,host:port]`, `amqp://user:password@host` or
+/// `amqps://…`. `embedded` is the database's own log: `None`, as [`App::broker`](crate::App::broker)
+/// takes it.
+///
+/// A URL of a backend that is not compiled in is an error that names the feature to add.
+pub async fn connect_broker(url: &str) -> Result<Option<Arc<dyn Broker>>> {
+    match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
+        "embedded" => Ok(None),
+        "kafka" => kafka(url).await.map(Some),
+        "amqp" | "amqps" => rabbitmq(url).await.map(Some),
+        other => Err(Error::invalid(format!(
+            "`{other}` is no broker that Sillage knows: expected `embedded`, `kafka://…`, \
+             `amqp://…` or `amqps://…`"
+        ))),
+    }
+}
+
+#[cfg(feature = "kafka")]
+async fn kafka(url: &str) -> Result<Arc<dyn Broker>> {
+    Ok(Arc::new(sillage_kafka::Kafka::connect(url).await?))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka(_url: &str) -> std::future::Ready<Result<Arc<dyn Broker>>> {
+    std::future::ready(Err(missing("kafka", "kafka")))
+}
+
+#[cfg(feature = "rabbitmq")]
+async fn rabbitmq(url: &str) -> Result<Arc<dyn Broker>> {
+    Ok(Arc::new(sillage_rabbitmq::RabbitMq::connect(url).await?))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+fn rabbitmq(_url: &str) -> std::future::Ready<Result<Arc<dyn Broker>>> {
+    std::future::ready(Err(missing("amqp", "rabbitmq")))
 }
 
 fn missing(scheme: &str, feature: &str) -> Error {

@@ -29,7 +29,11 @@ pub struct Consumer {
     window: usize,
     start: Start,
     broadcast: bool,
+    horizon: Duration,
 }
+
+/// A broker may bring a message again for so long, at least: producers that were cut off, backups.
+const HORIZON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Consumer {
     /// A consumer of that name; a service adds its own name in front.
@@ -48,6 +52,7 @@ impl Consumer {
             window: 4096,
             start: Start::Earliest,
             broadcast: false,
+            horizon: HORIZON,
         }
     }
 
@@ -147,6 +152,21 @@ impl Consumer {
         self
     }
 
+    /// How long a broker may bring a message again, and so how long the inbox remembers what was
+    /// decided about it: 14 days unless said, and never less. Nothing for the embedded broker,
+    /// where what was passed cannot come back.
+    pub fn redelivery_horizon(mut self, horizon: Duration) -> Self {
+        if horizon < HORIZON {
+            self.errors.push(format!(
+                "consumer `{}`: a redelivery horizon below 14 days would let a message that comes \
+                 again be handled twice",
+                self.name
+            ));
+        }
+        self.horizon = horizon;
+        self
+    }
+
     fn add_topic(&mut self, topic: Option<&'static str>) {
         let known = |topic: &&str| self.topics.iter().any(|known| **known == **topic);
         if let Some(topic) = topic.filter(|topic| !known(topic)) {
@@ -177,6 +197,8 @@ impl Consumer {
             window: self.window,
             start: self.start,
             broadcast: self.broadcast,
+            horizon: self.horizon,
+            pauses: true,
         }
     }
 }

@@ -26,7 +26,7 @@ use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use sillage_core::{
     Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message, MessageId,
-    Outcome, Stored, Text, Timestamp,
+    Offset, Outcome, Stored, Text, Timestamp,
 };
 use std::{
     any::{Any, TypeId, type_name},
@@ -78,13 +78,15 @@ pub struct Context {
     pub(crate) message: Arc<Message>,
     pub(crate) attempt: u32,
     pub(crate) redrives: u32,
+    /// Where in its partition, or in the log where it was parked there.
+    pub(crate) offset: Option<Offset>,
     pub(crate) shared: Arc<Shared>,
     reads: OnceLock<Arc<Reads>>,
 }
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, attempt: u32, shared: Arc<Shared>) -> Self {
-        Context { message, attempt, redrives: 0, shared, reads: OnceLock::new() }
+        Context { message, attempt, redrives: 0, offset: None, shared, reads: OnceLock::new() }
     }
 
     /// The message in hand.

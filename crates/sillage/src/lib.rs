@@ -17,7 +17,7 @@ pub mod admin;
 
 pub use app::{App, Health, Running, StartError, shutdown_signal};
 pub use clock::SystemClock;
-pub use connect::connect;
+pub use connect::{connect, connect_broker};
 pub use consumer::Consumer;
 pub use decider::{Aggregate, Decider, ExecuteError, Executed, Refused};
 pub use handler::{

@@ -9,18 +9,19 @@
 //! position; a slot's deliveries start behind its stored watermark.
 
 mod receiver;
-mod slots;
 
-use crate::names;
+use crate::{
+    names,
+    runtime::shares::{Policy, Shares},
+};
 use receiver::LogReceiver;
 pub(crate) use receiver::slot_for;
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Condition, Database, Error,
-    Filter, Limits, Message, Offset, PartitionStatus, Position, Progress, PublishError, Receipt,
-    Recorded, Result, Sort, Start, Subscribed, Subscription, Text, Timestamp, TopicSpec,
-    TopicStatus, TopologyDiff, Write,
+    BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Condition, Database, Epoch, Error,
+    Filter, Limits, Message, Offset, Partition, PartitionStatus, Position, Progress, PublishError,
+    Receipt, Recorded, Result, Settled, Settler, Sort, Start, Subscribed, Subscription, Text,
+    Timestamp, TopicSpec, TopicStatus, TopologyDiff, Write,
 };
-use slots::Slots;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -28,6 +29,11 @@ use std::{
 
 /// Slots of one consumer: the most processes that can share it.
 pub const SLOTS: u32 = 16;
+
+/// The partition of a slot.
+pub(crate) fn partition(slot: u32) -> Partition {
+    Partition { topic: "log".into(), number: slot }
+}
 
 /// The broker that is the log of `database`.
 #[derive(Clone)]
@@ -89,17 +95,18 @@ impl Broker for LogBroker {
             if !subscription.broadcast {
                 begin(&*self.database, &subscription).await?;
             }
-            let slots = Arc::new(Slots::new(
+            let policy = if subscription.broadcast { Policy::All } else { Policy::Fair };
+            let slots = Arc::new(Shares::new(
                 self.database.clone(),
                 self.clock.clone(),
-                subscription.clone(),
+                subscription.consumer.clone(),
+                policy,
+                (0..SLOTS).map(partition).collect(),
             ));
-            if !subscription.broadcast {
-                slots.keep();
-            }
+            slots.keep();
             let receiver =
                 LogReceiver::new(self.database.clone(), subscription, slots.clone()).await?;
-            Ok((Box::new(receiver) as Box<_>, slots as Arc<_>))
+            Ok((Box::new(receiver) as Box<_>, Arc::new(LogSettler(slots)) as Arc<_>))
         })
     }
 
@@ -131,12 +138,48 @@ impl Broker for LogBroker {
             }
             let (lag, _) = waiting(&*self.database, topics, &settled).await?;
             let progress = |(slot, (settled, lag)): (u32, (Option<u64>, u64))| Progress {
-                partition: slots::partition(slot),
+                partition: partition(slot),
                 settled: settled.map(Offset),
                 lag,
             };
             Ok((0..SLOTS).zip(settled.into_iter().zip(lag)).map(progress).collect())
         })
+    }
+}
+
+/// The settling side: slots are leases, and their place is what the runtime stores.
+struct LogSettler(Arc<Shares>);
+
+impl Settler for LogSettler {
+    fn settle<'a>(&'a self, _settled: &'a [Settled]) -> BoxFuture<'a, Result<()>> {
+        // The watermark in the database, which the runtime has written, is the place.
+        Box::pin(async { Ok(()) })
+    }
+
+    fn open<'a>(&'a self, _partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.0.release(partitions))
+    }
+
+    fn pause(&self, partitions: &[Partition]) -> Result<()> {
+        self.0.pause(partitions);
+        Ok(())
+    }
+
+    fn resume(&self, partitions: &[Partition]) -> Result<()> {
+        self.0.resume(partitions);
+        Ok(())
+    }
+
+    fn fence(&self, partition: &Partition) -> Option<(Text, Epoch)> {
+        self.0.fence(partition)
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.0.close())
     }
 }
 
@@ -154,6 +197,9 @@ pub(crate) async fn waiting(
     let from = passed.iter().map(|passed| passed.unwrap_or_default()).min();
     let (mut lag, mut since, mut seen) = (vec![0; passed.len()], None, 0);
     each(database, Position(from.unwrap_or_default()), &filter, |entry| {
+        if entry.topic.is_none() {
+            return true;
+        }
         let slot = usize::try_from(slot_for(entry)).unwrap_or(0);
         if passed[slot].is_none_or(|passed| entry.position.0 > passed) {
             lag[slot] += 1;
@@ -219,7 +265,7 @@ async fn each(
 
 /// Stores where a consumer starts, the first time it is seen: a later start finds it there.
 async fn begin(database: &dyn Database, subscription: &Subscription) -> Result<()> {
-    let first = slots::partition(0);
+    let first = partition(0);
     let id = names::watermark(&subscription.consumer, &first);
     let known = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten().is_some();
     if known || subscription.start == Start::Earliest {
@@ -227,7 +273,7 @@ async fn begin(database: &dyn Database, subscription: &Subscription) -> Result<(
     }
     let offset = Offset(place_of(database, subscription).await?.0);
     let writes = (0..SLOTS).map(|slot| {
-        let id = names::watermark(&subscription.consumer, &slots::partition(slot));
+        let id = names::watermark(&subscription.consumer, &partition(slot));
         let body = serde_json::to_vec(&crate::runtime::Mark { offset, ..Default::default() })?;
         let (collection, sort) =
             (names::WATERMARKS.into(), Some(Sort::Text(names::offset(offset))));

@@ -20,6 +20,12 @@ pub(crate) const MEMBERS: &str = "members";
 pub(crate) const CONSUMERS: &str = "consumers";
 /// Documents of apps' manifests.
 pub(crate) const MANIFESTS: &str = "manifests";
+/// In place of a partition: inbox rows that are forgotten by their age, in seconds since 1970.
+pub(crate) const BY_AGE: &str = "age";
+/// The consumer that carries the log to a broker outside the database.
+pub(crate) const RELAY: &str = "broker/relay";
+/// The header of a copy of another service's message: it is not published again.
+pub(crate) const FOLLOWED: &str = "sillage-followed";
 /// The stream of what operators did.
 pub(crate) const OPERATOR: &str = "operator";
 

@@ -3,10 +3,11 @@
 use super::{
     App, Inner, Running, StartError,
     control::{Watcher, paused},
+    outside::{self, log_of},
 };
 use crate::{
+    consumer::Consumer,
     handler::Shared,
-    log_broker::LogBroker,
     names,
     projection::{Progress, Runner, identity},
     runtime::{
@@ -19,11 +20,10 @@ use crate::{
 };
 use serde_json::json;
 use sillage_core::{
-    Broker, Clock, Commit, Database, Error, Position, Result, Start, Subscription, Text, TopicSpec,
-    Write,
+    Broker, Clock, Commit, Database, Error, Position, Result, Text, TopicSpec, Write,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -31,10 +31,12 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// What the parts of an app share while it is built.
-struct Building {
-    database: Option<(Arc<dyn Database>, Committer)>,
-    broker: Arc<dyn Broker>,
-    clock: Arc<dyn Clock>,
+pub(super) struct Building {
+    pub(super) database: Option<(Arc<dyn Database>, Committer)>,
+    pub(super) broker: Arc<dyn Broker>,
+    /// All services of the app.
+    sources: Arc<HashSet<Text>>,
+    pub(super) clock: Arc<dyn Clock>,
     stop: CancellationToken,
     drain_limit: Duration,
     tasks: JoinSet<()>,
@@ -42,7 +44,7 @@ struct Building {
     views: Vec<(&'static str, Arc<Progress>)>,
     vitals: Vec<(String, Arc<Vital>)>,
     controls: Vec<(Text, watch::Sender<Control>)>,
-    manifests: Vec<Write>,
+    pub(super) manifests: Vec<Write>,
     /// What operators did after this is to be obeyed; what they did before holds already.
     seen: Position,
 }
@@ -59,18 +61,18 @@ impl App {
             let committer = Committer::start(database.clone());
             (database, committer)
         });
-        let log = database.as_ref().map(|(database, _)| -> Arc<dyn Broker> {
-            Arc::new(LogBroker::new(database.clone(), self.clock.clone()))
-        });
+        let log = database.as_ref().map(|(database, _)| log_of(database, &self.clock));
         let broker = self.broker.or(log).ok_or_else(|| Error::invalid("no broker"))?;
         let seen = match &database {
             Some((database, _)) => database.head().await?.stable,
             None => Position::default(),
         };
+        let sources = self.services.iter().map(|service| Text::from(service.name)).collect();
         let mut building = Building {
             seen,
             database,
             broker,
+            sources: Arc::new(sources),
             clock: self.clock,
             stop: CancellationToken::new(),
             drain_limit: self.drain_limit,
@@ -82,6 +84,7 @@ impl App {
             manifests: vec![],
         };
         building.topics(&self.services).await?;
+        building.relay(&self.services).await?;
         for service in self.services {
             let stop = building.stop.clone().drop_guard();
             building.service(service).await?;
@@ -94,13 +97,19 @@ impl App {
 impl Building {
     async fn topics(&self, services: &[Service]) -> Result<()> {
         let consumers = services.iter().flat_map(|service| &service.consumers);
-        let names: BTreeSet<_> = consumers.flat_map(|consumer| consumer.topics.clone()).collect();
+        let names = consumers.flat_map(|consumer| consumer.topics.clone());
+        let names: BTreeSet<_> = names.chain(self.followed(services)).collect();
         let topics = names.into_iter().map(|name| TopicSpec { name, partitions: None });
         let diff = self.broker.ensure(&topics.collect::<Vec<_>>()).await?;
         for sentence in diff.differs {
             tracing::warn!("{sentence}");
         }
         Ok(())
+    }
+
+    fn followed(&self, services: &[Service]) -> Vec<Text> {
+        let of = |service: &Service| self.follower(&service.follows).map(|copies| copies.topics);
+        services.iter().filter_map(of).flatten().collect()
     }
 
     async fn service(&mut self, service: Service) -> Result<()> {
@@ -116,26 +125,29 @@ impl Building {
             self.handles.insert(name, handle);
         }
         let states = Arc::new(service.states);
-        for consumer in service.consumers {
+        let copies = self.follower(&service.follows);
+        for consumer in service.consumers.into_iter().chain(copies) {
             let database = self.database.as_ref().map(|(database, _)| database.clone());
             let shared = Shared::of(name, consumer.name, states.clone(), database);
-            self.consumer(consumer.build(name), shared).await?;
+            let broker = self.broker.clone();
+            self.consumer(consumer.build(name), shared, broker).await?;
         }
         Ok(())
     }
 
-    async fn consumer(
+    /// A consumer that keeps a copy of what is followed, where the broker is not the log itself.
+    fn follower(&self, follows: &[Text]) -> Option<Consumer> {
+        let outside = self.database.is_some() && !self.broker.capabilities().is_log;
+        (outside && !follows.is_empty()).then(|| outside::follower(follows, self.sources.clone()))
+    }
+
+    pub(super) async fn consumer(
         &mut self,
         spec: crate::runtime::member::Spec,
         shared: Arc<Shared>,
+        broker: Arc<dyn Broker>,
     ) -> Result<()> {
-        let subscription = Subscription {
-            consumer: spec.name.clone(),
-            topics: spec.topics.clone(),
-            start: if spec.broadcast { Start::Latest } else { spec.start },
-            broadcast: spec.broadcast,
-        };
-        let (receiver, settler) = self.broker.subscribe(subscription).await?;
+        let (receiver, settler) = self.subscribe(&spec, &*broker).await?;
         let vital = self.vital(&format!("consumer `{}`", spec.name));
         let paused = match &self.database {
             Some((database, _)) => paused(&**database, &spec.name).await?,
@@ -148,7 +160,7 @@ impl Building {
             shared,
             clock: self.clock.clone(),
             committer: self.database.as_ref().map(|(_, committer)| committer.clone()),
-            broker: self.broker.clone(),
+            broker,
             control,
             vital,
             stop: self.stop.clone(),

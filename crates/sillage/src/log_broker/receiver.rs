@@ -1,8 +1,13 @@
 //! Reads the log for the slots that are this process's.
 
-use super::SLOTS;
-use super::slots::{Change, Slots, partition};
-use crate::{names, runtime::Mark};
+use super::{SLOTS, partition};
+use crate::{
+    names,
+    runtime::{
+        Mark,
+        shares::{Change, Shares},
+    },
+};
 use sillage_core::{
     BoxFuture, Database, Delivery, Error, Filter, Inbound, Offset, Page, Position, Receiver,
     Recorded, Result, Subscription, Text, slot_of,
@@ -40,7 +45,7 @@ pub(super) struct LogReceiver {
     filter: Arc<Filter>,
     reading: Option<Reading<(Position, Result<Page>)>>,
     placing: Option<Reading<(u32, Result<Position>)>>,
-    slots: Arc<Slots>,
+    slots: Arc<Shares>,
     /// For each owned slot: everything up to there was handed over.
     places: BTreeMap<u32, Position>,
     /// For each owned slot: the last place that the member was told.
@@ -54,7 +59,7 @@ impl LogReceiver {
     pub(super) async fn new(
         database: Arc<dyn Database>,
         subscription: Subscription,
-        slots: Arc<Slots>,
+        slots: Arc<Shares>,
     ) -> Result<Self> {
         let start = if subscription.broadcast {
             super::place_of(&*database, &subscription).await?
@@ -187,7 +192,8 @@ impl LogReceiver {
         let mut batches: BTreeMap<u32, Vec<Delivery>> = BTreeMap::new();
         for entry in page.entries {
             let slot = slot_for(&entry);
-            let place = self.places.get(&slot);
+            // What has no topic is for nobody but its own service.
+            let place = self.places.get(&slot).filter(|_| entry.topic.is_some());
             if place.is_some_and(|place| *place < entry.position) && open.contains(&slot) {
                 batches.entry(slot).or_default().push(delivery(entry));
             }

@@ -56,6 +56,10 @@ pub(crate) struct Spec {
     pub(crate) window: usize,
     pub(crate) start: Start,
     pub(crate) broadcast: bool,
+    /// How long a broker may bring a message again.
+    pub(crate) horizon: Duration,
+    /// It pauses where too many keys fail for good.
+    pub(crate) pauses: bool,
 }
 
 /// What an operator, or the kill switch, wants of a member.
@@ -148,6 +152,9 @@ pub(crate) struct Member {
     kill_switch: KillSwitch,
     control: watch::Receiver<Control>,
     settled_at: Duration,
+    forgets_at: Duration,
+    /// Messages are in the log of this database.
+    is_log: bool,
     throttled: bool,
     paused: bool,
     /// Elapsed time when the last turn began.
@@ -189,6 +196,8 @@ impl Member {
             kill_switch: KillSwitch::default(),
             control: means.control.subscribe(),
             settled_at: Duration::ZERO,
+            forgets_at: Duration::ZERO,
+            is_log: means.broker.capabilities().is_log,
             throttled: false,
             paused,
             now: Duration::ZERO,

@@ -33,9 +33,11 @@ pub(crate) struct Mark {
 }
 
 /// A delivery that runs alone after a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Guard {
     pub(crate) offset: Offset,
+    /// Its source and id.
+    pub(crate) message: Text,
     pub(crate) deaths: u32,
 }
 

@@ -106,10 +106,7 @@ impl Member {
             return Ok((commit, Pending::Handled(lane)));
         }
         commit.conditions.insert(0, Condition::FirstTime(delivery.clone()));
-        let assigned = &self.partitions[place];
-        // Where every commit is fenced by the partition's lease, nothing below the watermark can
-        // come back, and the row may go when the watermark has passed.
-        let until = assigned.fence.is_some().then(|| (assigned.name.clone(), offset.0));
+        let until = Some(self.forgettable(place, offset));
         commit.conditions.extend(self.fence(place));
         commit.writes.push(Write::Decide { delivery, decision: Decision::Done, until });
         Ok((commit, Pending::Handled(lane)))
@@ -234,7 +231,7 @@ impl Member {
     fn pause_instead(&mut self, lane: LaneId, failure: &Failure) -> bool {
         let Some(work) = self.lanes.front(lane) else { return false };
         let message = work.delivery.message.clone();
-        if failure.class != Class::Permanent {
+        if failure.class != Class::Permanent || !self.means.spec.pauses {
             return false;
         }
         let key = message.key.as_ref().map_or(message.id.as_str().as_bytes(), |key| key.as_bytes());
@@ -260,7 +257,7 @@ impl Member {
 
     fn park(&mut self, lane: LaneId, next: Next, failure: &Failure) {
         let now = self.means.clock.now();
-        let is_log = self.means.broker.capabilities().is_log;
+        let is_log = self.is_log;
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let next_try = match next {
             Next::Park(delay) => Some(now + delay),

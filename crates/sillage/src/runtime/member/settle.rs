@@ -3,8 +3,11 @@
 
 use super::{Member, Pending, SETTLE, intake::Mark};
 use crate::{names, runtime::committer::Answer};
-use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Write};
+use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Text, Timestamp, Write};
 use std::time::Duration;
+
+/// How often rows behind the redelivery horizon are forgotten.
+const FORGET: Duration = Duration::from_secs(60);
 
 impl Member {
     /// Settles what moved: now and then under load, at once when nothing is under way.
@@ -76,7 +79,7 @@ impl Member {
     pub(super) fn mark(&mut self, place: usize, open: bool) -> Result<Commit, Failure> {
         let assigned = &mut self.partitions[place];
         let offset = assigned.watermark.passed().unwrap_or_default();
-        let guard = assigned.guard.filter(|guard| guard.offset > offset);
+        let guard = assigned.guard.clone().filter(|guard| guard.offset > offset);
         let mark = Mark { offset, open, tally: assigned.watermark.tally(), guard };
         let body = serde_json::to_vec(&mark)?.into();
         assigned.stored = Some(mark);
@@ -85,11 +88,39 @@ impl Member {
         let sort = Some(Sort::Text(names::offset(offset)));
         let collection = names::WATERMARKS.into();
         let mut writes = vec![Write::Put { collection, id, sort, body }];
-        if assigned.fence.is_some() && offset > Offset(0) {
-            let partition = assigned.name.clone();
-            writes.push(Write::Forget { consumer, partition, through: offset.0 });
-        }
+        writes.extend(self.forgotten(place, offset));
         Ok(Commit { conditions: self.fence(place).into_iter().collect(), writes })
+    }
+
+    /// Inbox rows of what cannot be delivered again. What is in the log of this database comes in
+    /// the order of its positions, under the partition's lease; a broker may bring a message again
+    /// at a higher offset, so there its row is kept for the redelivery horizon.
+    fn forgotten(&mut self, place: usize, offset: Offset) -> Option<Write> {
+        let consumer = self.means.spec.name.clone();
+        if self.is_log {
+            let partition = self.partitions[place].name.clone();
+            return (offset > Offset(0)).then_some(Write::Forget {
+                consumer,
+                partition,
+                through: offset.0,
+            });
+        }
+        let now = self.means.clock.elapsed();
+        if now < self.forgets_at {
+            return None;
+        }
+        self.forgets_at = now + FORGET;
+        let through = seconds(self.means.clock.now() - self.means.spec.horizon);
+        Some(Write::Forget { consumer, partition: names::BY_AGE.into(), through })
+    }
+
+    /// Where the inbox row of a delivery may be forgotten; see [`Member::forgotten`].
+    pub(super) fn forgettable(&self, place: usize, offset: Offset) -> (Text, u64) {
+        if self.is_log {
+            (self.partitions[place].name.clone(), offset.0)
+        } else {
+            (names::BY_AGE.into(), seconds(self.means.clock.now()))
+        }
     }
 
     pub(super) fn settled(&mut self, place: usize, assignment: u64, answer: Answer) {
@@ -144,4 +175,9 @@ impl Member {
         let blocked = oldest.and_then(|offset| self.lanes.key_at(offset));
         self.means.vital.watermark(passed, waiting, blocked, self.means.clock.elapsed());
     }
+}
+
+/// Whole seconds since 1970.
+fn seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_micros() / 1_000_000).unwrap_or(0)
 }

@@ -5,7 +5,9 @@ use crate::{
     handler::{Context, Handled},
     runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
 };
-use sillage_core::{Commit, Condition, Delivery, Effects, Failure, Header, Message, Text, Write};
+use sillage_core::{
+    Commit, Condition, Delivery, Effects, Failure, Header, Message, Offset, Text, Write,
+};
 use std::sync::Arc;
 
 /// So often a process may die on a message before it is a dead letter.
@@ -53,16 +55,17 @@ impl Member {
         let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
             return self.without_handler(lane, &message, parked);
         };
-        let (mut attempt, mut redrives) = (1, 0);
-        if parked.is_some() {
+        let (mut attempt, mut redrives, mut offset) = (1, 0, None);
+        if let Some(head) = &parked {
+            offset = head.parked.position.map(|position| Offset(position.0));
             if let Some(key) = self.lanes.name_of(lane).and_then(|name| self.parked.get(&name)) {
                 (attempt, redrives) = (key.state.attempts + 1, key.state.redrives);
             }
         } else if let Some(work) = self.lanes.front(lane) {
-            attempt = work.attempt;
+            (attempt, offset) = (work.attempt, Some(work.delivery.offset));
         }
         let mut delivered = Context::new(message, attempt, self.means.shared.clone());
-        delivered.redrives = redrives;
+        (delivered.redrives, delivered.offset) = (redrives, offset);
         match self.slots.start(|slot| handler.start(delivered, slot)) {
             Some(Ok(ended)) => self.handled(lane, parked, ended),
             Some(Err(slot)) => {
@@ -83,7 +86,8 @@ impl Member {
             let work = self.work(place, delivery, false);
             return self.lanes.push(name, work);
         };
-        let delivered = Context::new(message.clone(), 1, self.means.shared.clone());
+        let mut delivered = Context::new(message.clone(), 1, self.means.shared.clone());
+        delivered.offset = Some(delivery.offset);
         let started = self.slots.start(|slot| handler.start(delivered, slot));
         if let Some(Ok(ended)) = &started
             && ended.is_nothing()
@@ -109,6 +113,11 @@ impl Member {
     }
 
     fn without_handler(&mut self, lane: LaneId, message: &Message, parked: Option<Head>) {
+        if message.name.is_empty() {
+            let why = "the message does not say what it is: it has neither a `ce_type` (on AMQP \
+                       `cloudEvents:type`) nor an `event-type` header";
+            return self.failed(lane, parked, &Failure::permanent(why));
+        }
         if !self.means.spec.strict {
             let nothing = Handled { result: Ok(Effects::none()), conditions: vec![] };
             return match parked {
@@ -128,11 +137,13 @@ impl Member {
     /// After a crash: notes that this delivery is tried now, before its handler runs.
     fn guard(&mut self, lane: LaneId, place: usize) {
         let Some(work) = self.lanes.front(lane) else { return };
-        let offset = work.delivery.offset;
+        let (offset, message) = (work.delivery.offset, &work.delivery.message);
+        // By identity: where a broker has no offsets, a redelivery has another number.
+        let message = Text::from(format!("{}/{}", message.source, message.id));
         let assigned = &mut self.partitions[place];
-        let before = assigned.guard.filter(|guard| guard.offset == offset);
+        let before = assigned.guard.take().filter(|guard| guard.message == message);
         let deaths = before.map_or(0, |guard| guard.deaths + 1);
-        assigned.guard = Some(Guard { offset, deaths });
+        assigned.guard = Some(Guard { offset, message, deaths });
         if deaths >= DEATHS {
             let why = format!("the process died {deaths} times while it handled this message");
             return self.failed(lane, None, &Failure::permanent(why));

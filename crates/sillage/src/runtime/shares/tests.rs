@@ -1,9 +1,10 @@
 //! Members that come, go, stall and die, on one database and virtual time.
 
 use super::*;
+use crate::log_broker::{SLOTS, partition};
 use proptest::{prelude::*, sample::Index};
 use sillage_core::{
-    CommitError, Committed, Condition, Decision, Filter, Head, Page, Position, Recorded, Start,
+    BoxFuture, CommitError, Committed, Condition, Decision, Filter, Head, Page, Position, Recorded,
     Stored, Transaction, Version,
 };
 use sillage_testkit::{Memory, TokioClock};
@@ -13,7 +14,8 @@ use tokio::sync::watch;
 fn shares_are_fair_and_together_are_all_slots() {
     for count in 1..=20 {
         let members: Vec<_> = (0..count).map(Uuid::from_u128).collect();
-        let shares: Vec<_> = members.iter().map(|member| share_of(&members, *member)).collect();
+        let shares: Vec<_> =
+            members.iter().map(|member| share_of(SLOTS, &members, *member)).collect();
         assert_eq!(shares.iter().sum::<usize>(), SLOTS as usize);
         assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
     }
@@ -44,7 +46,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// A member and its way to the database, which can be held up.
 struct Member {
-    slots: Arc<Slots>,
+    slots: Arc<Shares>,
     stalled: watch::Sender<bool>,
     /// Slots that it drains, and when it is done.
     draining: Vec<(u32, Duration)>,
@@ -84,13 +86,10 @@ impl World {
     fn join(&mut self) {
         let (stalled, until) = watch::channel(false);
         let database = Arc::new(Held { memory: self.memory.clone(), stalled: until });
-        let subscription = Subscription {
-            consumer: "shop/billing".into(),
-            topics: vec![],
-            start: Start::Earliest,
-            broadcast: false,
-        };
-        let slots = Arc::new(Slots::new(database, self.clock.clone(), subscription));
+        let all = (0..SLOTS).map(partition).collect();
+        let consumer = "shop/billing".into();
+        let slots = Shares::new(database, self.clock.clone(), consumer, Policy::Fair, all);
+        let slots = Arc::new(slots);
         slots.keep();
         self.members.push(Member { slots, stalled, draining: vec![] });
     }
@@ -170,7 +169,7 @@ proptest! {
             let mut owned: Vec<_> = world.members.iter().map(Member::owned).collect();
             owned.sort_unstable();
             let members: Vec<_> = (0..owned.len()).map(|n| Uuid::from_u128(n as u128)).collect();
-            let mut shares: Vec<_> = members.iter().map(|m| share_of(&members, *m)).collect();
+            let mut shares: Vec<_> = members.iter().map(|m| share_of(SLOTS, &members, *m)).collect();
             shares.sort_unstable();
             prop_assert_eq!(owned, shares);
             Ok(())

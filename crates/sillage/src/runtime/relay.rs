@@ -1,0 +1,135 @@
+//! The relay: carries what is in the log and has a topic to a broker outside the database.
+//!
+//! It is a consumer of the log like any other, with a handler that publishes. So it has lanes: of
+//! each key one message is on its way at a time, and the next one follows when the broker has
+//! confirmed it; its checkpoint is the watermark of what was confirmed; its slots are leased, and
+//! several processes share them; what the broker refuses for good is parked with the later
+//! messages of its key, for the same operator verbs.
+//!
+//! *Guarantees.* A message is published if and only if its commit happened. A process that dies,
+//! or is a zombie, publishes again what it had published, from some message on and in the same
+//! order: consumers drop that by its ids. While the broker is away everything waits, and no
+//! attempt is spent.
+
+use super::{member::Spec, retry::Retry};
+use crate::{
+    handler::{AnyHandler, Context, Handled},
+    names,
+};
+use sillage_core::{
+    Broker, Effects, ErrorKind, Failure, Header, Message, PublishError, Result, Start, Text,
+    TopicSpec,
+};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_util::sync::ReusableBoxFuture;
+use uuid::Uuid;
+
+/// Messages on their way at once, each of another key.
+const CONCURRENCY: usize = 1024;
+/// Messages from the oldest that is not confirmed to the newest.
+const WINDOW: usize = 16_384;
+/// The broker's client goes on by itself while the broker is away: no time is too long.
+const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The consumer of the log that publishes to `broker`.
+pub(crate) fn spec(broker: Arc<dyn Broker>, incarnation: Uuid) -> Spec {
+    let incarnation = Text::from(incarnation.to_string());
+    let relay = Relay(Arc::new(Inner { broker, incarnation, topics: Mutex::default() }));
+    let in_lane = [100, 1_000, 5_000, 20_000].map(Duration::from_millis);
+    Spec {
+        name: names::RELAY.into(),
+        topics: vec![],
+        handlers: crate::runtime::member::Handlers::default(),
+        any: Some(Arc::new(relay)),
+        strict: false,
+        retry: Retry::in_lane(in_lane).then_park([60, 600, 3_600].map(Duration::from_secs)),
+        time_limit: NO_LIMIT,
+        concurrency: CONCURRENCY,
+        window: WINDOW,
+        start: Start::Earliest,
+        broadcast: false,
+        horizon: Duration::ZERO,
+        pauses: false,
+    }
+}
+
+struct Relay(Arc<Inner>);
+
+struct Inner {
+    broker: Arc<dyn Broker>,
+    incarnation: Text,
+    /// Those that are there.
+    topics: Mutex<HashSet<Text>>,
+}
+
+impl AnyHandler for Relay {
+    fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
+        let inner = self.0.clone();
+        slot.set(async move {
+            let result = inner.carry(&context).await.map(|()| Effects::none());
+            Handled { result, conditions: vec![] }
+        });
+    }
+}
+
+impl Inner {
+    async fn carry(&self, context: &Context) -> Result<(), Failure> {
+        let message = &context.message;
+        let Some(topic) = message.topic.clone() else { return Ok(()) };
+        if message.header(names::FOLLOWED).is_some() {
+            return Ok(());
+        }
+        self.ensure(&topic).await.map_err(away)?;
+        let carried = vec![Arc::new(self.with_sequence(context))];
+        let published = self.broker.publish(carried).await.pop();
+        let error = match published {
+            Some(Ok(_)) => return Ok(()),
+            Some(Err(error)) => error,
+            None => return Err(Failure::transient("the broker gave no answer")),
+        };
+        self.topics().remove(&topic);
+        Err(match error {
+            PublishError::Unknown(error) => away(error),
+            // Nobody has subscribed to it yet, or somebody has deleted it.
+            PublishError::Refused(error) if error.kind() == ErrorKind::NotFound => error.into(),
+            PublishError::Refused(error) => Failure::permanent(error),
+        })
+    }
+
+    async fn ensure(&self, topic: &Text) -> Result<()> {
+        if self.topics().contains(topic) {
+            return Ok(());
+        }
+        let spec = TopicSpec { name: topic.clone(), partitions: None };
+        self.broker.ensure(&[spec]).await?;
+        self.topics().insert(topic.clone());
+        Ok(())
+    }
+
+    fn topics(&self) -> std::sync::MutexGuard<'_, HashSet<Text>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where in which log it is, for whoever keeps a copy of that log.
+    fn with_sequence(&self, context: &Context) -> Message {
+        let mut message = (*context.message).clone();
+        if let Some(position) = context.offset {
+            let header = |name: &str, value: &str| Header {
+                name: name.into(),
+                value: value.to_owned().into(),
+            };
+            message.headers.push(header("ce_sequence", &names::offset(position)));
+            message.headers.push(header("ce_incarnation", &self.incarnation));
+        }
+        message
+    }
+}
+
+/// It waits in its lane, and no attempt is spent.
+fn away(error: sillage_core::Error) -> Failure {
+    Failure::unavailable("broker", error)
+}
