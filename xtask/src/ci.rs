@@ -2,8 +2,8 @@
 
 use crate::{examples, process, test, tidy};
 use anyhow::{Context, Result, ensure};
+use std::fs;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 /// A first build must not put anyone off: seconds for the shop, in release, on two cores.
 const COLD_BUILD_LIMIT: u64 = 240;
@@ -29,8 +29,7 @@ const COLD_BUILD: Step = Step { name: "cold build", run: cold_build };
 
 /// Runs the steps, then prints a table of them.
 pub(crate) fn run() -> Result<()> {
-    let in_ci = env::var_os("CI").is_some_and(|value| value == "true");
-    let steps = STEPS.iter().chain(in_ci.then_some(&COLD_BUILD));
+    let steps = STEPS.iter().chain(process::in_ci().then_some(&COLD_BUILD));
     let done: Vec<Done> = steps.map(Done::by).collect();
     println!("\n{:<12}{:>8}  result", "step", "seconds");
     for step in &done {

@@ -27,8 +27,8 @@ struct Cli {
 enum Task {
     /// Everything a change has to pass, with a table of steps and seconds
     Ci,
-    /// All tests and doctests
-    Test,
+    /// All tests and doctests, with the servers they need
+    Test(test::Test),
     /// Run the examples and compare what they print
     Examples,
     /// Kill a shop's processes at random moments, and audit what is left
@@ -47,7 +47,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ci => ci::run(),
-        Task::Test => test::run(),
+        Task::Test(test) => test::run(&test),
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
         Task::Bench => bench::run(),

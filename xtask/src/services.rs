@@ -4,6 +4,7 @@
 //! root, and outlive the task. What they have stored stays when they are stopped or killed.
 
 mod certificates;
+mod for_tests;
 mod install;
 mod kafka;
 mod pgbouncer;
@@ -17,7 +18,9 @@ mod toxiproxy;
 mod wait;
 
 use anyhow::{Context, Result, ensure};
+use certificates::Certificates;
 use clap::{Subcommand, ValueEnum};
+pub(crate) use for_tests::ForTests;
 use place::Place;
 use rustix::process::{Pid, Signal};
 use start::Starting;
@@ -66,22 +69,22 @@ pub(crate) enum Service {
     Toxiproxy,
 }
 
-/// An address of a server, and the variable in which tests find it.
-pub(crate) struct Url {
-    pub(crate) variable: &'static str,
-    pub(crate) url: String,
+/// A variable of the environment, in which tests find the address of a server.
+pub(crate) struct Variable {
+    name: &'static str,
+    value: String,
 }
 
-impl Url {
-    fn new(variable: &'static str, url: String) -> Self {
-        Url { variable, url }
+impl Variable {
+    fn new(name: &'static str, value: String) -> Self {
+        Variable { name, value }
     }
 }
 
 /// How one kind of server is installed, started and stopped.
 trait Server {
     /// Its addresses, the plain one first.
-    fn urls(&self, place: &Place) -> Vec<Url>;
+    fn variables(&self, place: &Place) -> Vec<Variable>;
 
     /// The port of the plain address.
     fn port(&self, place: &Place) -> u16;
@@ -120,8 +123,9 @@ trait Server {
 pub(crate) fn run(services: &Services) -> Result<()> {
     match services {
         Services::Up(named) => {
-            for (_, url) in up(named.services())? {
+            for (service, url) in up(named.services())? {
                 println!("{url}");
+                for_tests::want(service)?;
             }
             Ok(())
         }
@@ -136,16 +140,18 @@ pub(crate) fn run(services: &Services) -> Result<()> {
 
 /// Starts those that are down, and waits until all answer; their plain addresses.
 pub(crate) fn up(services: &[Service]) -> Result<Vec<(Service, String)>> {
-    let all = with_needs(services);
-    let begin = |service: &Service| Starting::begin(*service).context(service.name());
-    let mut starting: Vec<Starting> = all.iter().map(begin).collect::<Result<_>>()?;
-    for (service, starting) in all.iter().zip(&mut starting) {
-        starting.finish().context(service.name())?;
-        if starting.is_new() {
-            eprintln!("{}: up", service.name());
-        }
+    for (service, started) in start_each(services) {
+        started.context(service.name())?;
     }
     services.iter().map(|service| Ok((*service, service.url()?))).collect()
+}
+
+/// Starts them and what they need at the same time; what became of each.
+fn start_each(services: &[Service]) -> Vec<(Service, Result<()>)> {
+    let all = with_needs(services).into_iter();
+    let begun: Vec<_> = all.map(|service| (service, Starting::begin(service))).collect();
+    let finish = |begun: Result<Starting>| begun.and_then(Starting::finish);
+    begun.into_iter().map(|(service, begun)| (service, finish(begun))).collect()
 }
 
 /// Each once, after what it needs.
@@ -165,6 +171,7 @@ fn with_needs(services: &[Service]) -> Vec<Service> {
 pub(crate) fn down(service: Service) -> Result<()> {
     let (server, place) = (service.server(), service.place()?);
     let _lock = place.lock()?;
+    for_tests::unwant(&place);
     if let Some(pid) = place.pid() {
         eprintln!("{}: stopping", service.name());
         server.stop(&place, pid).context(service.name())?;
@@ -203,12 +210,23 @@ fn status(services: &[Service]) -> Result<()> {
 }
 
 fn urls(services: &[Service]) -> Result<()> {
-    for service in services {
-        for Url { variable, url } in service.urls()? {
-            println!("{variable}={url}");
-        }
+    for Variable { name, value } in variables(services)? {
+        println!("{name}={value}");
     }
     Ok(())
+}
+
+/// All their addresses, and whom to trust.
+fn variables(services: &[Service]) -> Result<Vec<Variable>> {
+    let mut all = Vec::new();
+    for service in services {
+        all.extend(service.variables()?);
+    }
+    let ca = Certificates::of(&Place::of("tls")?).ca;
+    if ca.exists() {
+        all.push(Variable::new("SILLAGE_TEST_CA", ca.to_string_lossy().into_owned()));
+    }
+    Ok(all)
 }
 
 impl Service {
@@ -236,15 +254,14 @@ impl Service {
         Place::of(self.name())
     }
 
-    /// All its addresses, the plain one first.
-    pub(crate) fn urls(self) -> Result<Vec<Url>> {
-        Ok(self.server().urls(&self.place()?))
+    fn variables(self) -> Result<Vec<Variable>> {
+        Ok(self.server().variables(&self.place()?))
     }
 
     /// Its plain address, as `--broker` and `--database` take it.
     fn url(self) -> Result<String> {
-        let plain = self.urls()?.into_iter().next().context("it has no address")?;
-        Ok(plain.url)
+        let plain = self.variables()?.into_iter().next().context("it has no address")?;
+        Ok(plain.value)
     }
 }
 
@@ -263,10 +280,10 @@ mod tests {
     #[test]
     fn no_two_addresses_are_the_same() {
         let services = Service::value_variants().iter();
-        let urls: Vec<_> = services.flat_map(|service| service.urls().unwrap()).collect();
-        for (at, url) in urls.iter().enumerate() {
-            let same = |other: &super::Url| other.url == url.url || other.variable == url.variable;
-            assert!(!urls[..at].iter().any(same), "{}", url.variable);
+        let all: Vec<_> = services.flat_map(|service| service.variables().unwrap()).collect();
+        for (at, one) in all.iter().enumerate() {
+            let same = |other: &super::Variable| other.value == one.value || other.name == one.name;
+            assert!(!all[..at].iter().any(same), "{}", one.name);
         }
     }
 }

@@ -34,6 +34,7 @@ mod clock;
 pub mod conformance;
 mod memory;
 mod scenario;
+pub mod servers;
 
 pub use clock::{ManualClock, TokioClock};
 pub use memory::Memory;

@@ -7,7 +7,7 @@ use super::certificates::{self, Certificates};
 use super::install::{self, Package};
 use super::place::Place;
 use super::probe;
-use super::{Server, Url};
+use super::{Server, Variable};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
@@ -33,21 +33,21 @@ const METADATA: [u8; 19] = [0, 0, 0, 15, 0, 3, 0, 4, 0, 0, 0, 1, 0xff, 0xff, 0, 
 pub(super) struct Kafka;
 
 impl Server for Kafka {
-    fn urls(&self, place: &Place) -> Vec<Url> {
+    fn variables(&self, place: &Place) -> Vec<Variable> {
         let at = |offset| format!("127.0.0.1:{}", place.port(offset));
         let user = format!("{USER}:{PASSWORD}");
         let scram = "sasl.mechanism=SCRAM-SHA-256";
         vec![
-            Url::new("SILLAGE_TEST_KAFKA", format!("kafka://{}", at(PLAIN))),
-            Url::new(
+            Variable::new("SILLAGE_TEST_KAFKA", format!("kafka://{}", at(PLAIN))),
+            Variable::new(
                 "SILLAGE_TEST_KAFKA_SASL",
                 format!("kafka://{user}@{}?security.protocol=SASL_PLAINTEXT&{scram}", at(SASL)),
             ),
-            Url::new(
+            Variable::new(
                 "SILLAGE_TEST_KAFKA_TLS",
                 format!("kafka://{}?security.protocol=SSL", at(TLS)),
             ),
-            Url::new(
+            Variable::new(
                 "SILLAGE_TEST_KAFKA_SASL_TLS",
                 format!("kafka://{user}@{}?security.protocol=SASL_SSL&{scram}", at(SASL_TLS)),
             ),

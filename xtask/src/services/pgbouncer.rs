@@ -2,7 +2,7 @@
 
 use super::install::{self, Package};
 use super::place::Place;
-use super::{Server, Service, Url, postgres};
+use super::{Server, Service, Variable, postgres};
 use anyhow::Result;
 use std::process::Command;
 
@@ -13,9 +13,9 @@ const PROGRAM: &str = "/usr/sbin/pgbouncer";
 pub(super) struct Pgbouncer;
 
 impl Server for Pgbouncer {
-    fn urls(&self, place: &Place) -> Vec<Url> {
+    fn variables(&self, place: &Place) -> Vec<Variable> {
         let url = format!("{}?pooler=transaction", postgres::url(self.port(place)));
-        vec![Url::new("SILLAGE_TEST_PGBOUNCER", url)]
+        vec![Variable::new("SILLAGE_TEST_PGBOUNCER", url)]
     }
 
     fn port(&self, place: &Place) -> u16 {

@@ -41,14 +41,17 @@ impl Place {
             umask(Mode::from_raw_mode(0o022)); // what we write, `nobody` reads
         }
         self.make("")?;
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path("lock"))
-            .with_context(|| process::relative(&self.folder))?;
+        let file = self.open("lock")?;
         flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
+    }
+
+    /// A file to hold.
+    pub(super) fn open(&self, below: &str) -> Result<File> {
+        let path = self.path(below);
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        options.open(&path).with_context(|| process::relative(&path))
     }
 
     pub(super) fn port(&self, offset: u16) -> u16 {

@@ -3,7 +3,7 @@
 use super::install::{self, Package};
 use super::pid;
 use super::place::Place;
-use super::{Server, Url};
+use super::{Server, Variable};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, geteuid};
@@ -22,8 +22,8 @@ const NO_MAIN: &str = "/etc/postgresql-common/createcluster.d/no-main.conf";
 pub(super) struct Postgres;
 
 impl Server for Postgres {
-    fn urls(&self, place: &Place) -> Vec<Url> {
-        vec![Url::new("SILLAGE_TEST_POSTGRES", url(port(place)))]
+    fn variables(&self, place: &Place) -> Vec<Variable> {
+        vec![Variable::new("SILLAGE_TEST_POSTGRES", url(port(place)))]
     }
 
     fn port(&self, place: &Place) -> u16 {

@@ -7,7 +7,7 @@ use super::certificates::{self, Certificates};
 use super::install::{self, Package};
 use super::place::{Place, give};
 use super::probe;
-use super::{Server, Url};
+use super::{Server, Variable};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
@@ -32,13 +32,13 @@ const METHOD_FRAME: u8 = 1;
 pub(super) struct Rabbitmq;
 
 impl Server for Rabbitmq {
-    fn urls(&self, place: &Place) -> Vec<Url> {
+    fn variables(&self, place: &Place) -> Vec<Variable> {
         let url =
             |scheme: &str, offset| format!("{scheme}://test:test@127.0.0.1:{}", place.port(offset));
         vec![
-            Url::new("SILLAGE_TEST_RABBITMQ", url("amqp", PLAIN)),
-            Url::new("SILLAGE_TEST_RABBITMQ_TLS", url("amqps", TLS)),
-            Url::new("SILLAGE_TEST_RABBITMQ_MANAGEMENT", url("http", MANAGEMENT)),
+            Variable::new("SILLAGE_TEST_RABBITMQ", url("amqp", PLAIN)),
+            Variable::new("SILLAGE_TEST_RABBITMQ_TLS", url("amqps", TLS)),
+            Variable::new("SILLAGE_TEST_RABBITMQ_MANAGEMENT", url("http", MANAGEMENT)),
         ]
     }
 

@@ -45,16 +45,14 @@ impl Starting {
         Ok(starting)
     }
 
-    /// Whether it was not there before.
-    pub(super) fn is_new(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Waits until it answers.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         if !until(START_LIMIT, || self.answers())? {
             let (limit, log) = (START_LIMIT.as_secs(), last_lines(&self.place.log()));
             bail!("lives, but does not answer within {limit} s: {log}");
+        }
+        if self.child.is_some() {
+            eprintln!("{}: up", self.service.name());
         }
         Ok(())
     }

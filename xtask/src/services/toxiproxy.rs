@@ -2,7 +2,7 @@
 
 use super::install::{self, Package};
 use super::place::Place;
-use super::{Server, Url, probe};
+use super::{Server, Variable, probe};
 use crate::process;
 use anyhow::{Context, Result};
 use std::fs;
@@ -17,9 +17,9 @@ const VERSION: &[u8] = b"GET /version HTTP/1.0\r\n\r\n";
 pub(super) struct Toxiproxy;
 
 impl Server for Toxiproxy {
-    fn urls(&self, place: &Place) -> Vec<Url> {
+    fn variables(&self, place: &Place) -> Vec<Variable> {
         let url = format!("http://127.0.0.1:{}", self.port(place));
-        vec![Url::new("SILLAGE_TEST_TOXIPROXY", url)]
+        vec![Variable::new("SILLAGE_TEST_TOXIPROXY", url)]
     }
 
     fn port(&self, place: &Place) -> u16 {
