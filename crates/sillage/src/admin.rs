@@ -16,8 +16,8 @@ use crate::{
 pub use dead_letters::{DeadLetter, Delivered, Redriven};
 use serde_json::{Value, json};
 use sillage_core::{
-    Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message, Result,
-    Text, Write,
+    Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
+    Result, Text, Write,
 };
 pub use status::{ConsumerStatus, Finding, ProjectionStatus, TimerStatus};
 use std::sync::Arc;
@@ -27,6 +27,7 @@ pub use trace::{Trace, TraceNode};
 #[derive(Clone)]
 pub struct Admin {
     database: Arc<dyn Database>,
+    broker: Option<Arc<dyn Broker>>,
     clock: Arc<dyn Clock>,
     who: Text,
 }
@@ -49,7 +50,15 @@ pub struct Outgoing {
 impl Admin {
     /// The verbs on this database, done by `who`.
     pub fn new(database: Arc<dyn Database>, who: impl Into<Text>) -> Self {
-        Admin { database, clock: Arc::new(SystemClock), who: who.into() }
+        Admin { database, broker: None, clock: Arc::new(SystemClock), who: who.into() }
+    }
+
+    /// The broker that the apps on this database read from, where it is not the database's log:
+    /// it knows how far their consumers are.
+    #[must_use]
+    pub fn broker(mut self, broker: impl Into<Option<Arc<dyn Broker>>>) -> Self {
+        self.broker = broker.into();
+        self
     }
 
     /// Another clock, for tests.

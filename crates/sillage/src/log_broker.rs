@@ -27,6 +27,8 @@ use std::{
     sync::Arc,
 };
 
+/// What it is called.
+pub(crate) const EMBEDDED: &str = "embedded log";
 /// Slots of one consumer: the most processes that can share it.
 pub const SLOTS: u32 = 16;
 
@@ -52,7 +54,7 @@ impl LogBroker {
 impl Broker for LogBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            name: "embedded log",
+            name: EMBEDDED,
             ordered_by_key: true,
             replay: true,
             is_log: true,
@@ -131,11 +133,7 @@ impl Broker for LogBroker {
         topics: &'a [Text],
     ) -> BoxFuture<'a, Result<Vec<Progress>>> {
         Box::pin(async move {
-            let mut settled = vec![];
-            for slot in 0..SLOTS {
-                let place = receiver::stored(&*self.database, consumer, slot).await?;
-                settled.push((place > Position::default()).then_some(place.0));
-            }
+            let settled = passed(&*self.database, consumer).await?;
             let (lag, _) = waiting(&*self.database, topics, &settled).await?;
             let progress = |(slot, (settled, lag)): (u32, (Option<u64>, u64))| Progress {
                 partition: partition(slot),
@@ -185,6 +183,16 @@ impl Settler for LogSettler {
 
 /// Entries that wait are counted up to this many.
 const COUNTED: usize = 10_000;
+
+/// How far each slot of a consumer is.
+pub(crate) async fn passed(database: &dyn Database, consumer: &str) -> Result<Vec<Option<u64>>> {
+    let mut passed = vec![];
+    for slot in 0..SLOTS {
+        let place = receiver::stored(database, consumer, slot).await?;
+        passed.push((place > Position::default()).then_some(place.0));
+    }
+    Ok(passed)
+}
 
 /// How many entries of these topics each slot has not passed, counted up to a bound, and when the
 /// first of them was produced.

@@ -2,7 +2,7 @@
 
 use super::Admin;
 use crate::{
-    log_broker::waiting,
+    log_broker::{EMBEDDED, passed, waiting},
     names,
     projection::Checkpoint,
     runtime::{Mark, assemble::Timer, watermark::Tally},
@@ -17,12 +17,15 @@ use std::time::Duration;
 pub struct ConsumerStatus {
     /// `service/name`.
     pub name: Text,
-    /// Its topics.
+    /// Its topics; none: whatever has one.
     pub topics: Vec<String>,
-    /// Everything up to there is finished in all its partitions.
-    pub position: Position,
-    /// Messages of its topics behind that position; counted up to a bound.
-    pub lag: u64,
+    /// The broker it reads from.
+    pub broker: String,
+    /// Everything up to there is finished in all its partitions; `None`: it does not read the log.
+    pub position: Option<Position>,
+    /// Messages of its topics that it has not finished; counted up to a bound. `None`: they are in
+    /// a broker that was not named.
+    pub lag: Option<u64>,
     /// When the oldest message it has not passed was produced; `None`: nothing waits.
     pub waiting_since: Option<Timestamp>,
     /// What its watermarks have passed.
@@ -85,40 +88,47 @@ impl Admin {
     pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>> {
         let mut found = vec![];
         for manifest in self.manifests().await? {
+            let broker = manifest["broker"].as_str().unwrap_or(EMBEDDED);
             for consumer in manifest["consumers"].as_array().into_iter().flatten() {
                 let name = Text::from(consumer["name"].as_str().unwrap_or_default());
                 let topics = consumer["topics"].as_array().into_iter().flatten();
                 let topics = topics.filter_map(|topic| Some(topic.as_str()?.to_owned())).collect();
-                found.push(self.consumer(name, topics).await?);
+                found.push(self.consumer(name, topics, broker).await?);
             }
         }
         Ok(found)
     }
 
-    async fn consumer(&self, name: Text, topics: Vec<String>) -> Result<ConsumerStatus> {
+    async fn consumer(
+        &self,
+        name: Text,
+        topics: Vec<String>,
+        broker: &str,
+    ) -> Result<ConsumerStatus> {
         let prefix = format!("{name}/");
-        let marks = self.all(names::WATERMARKS, &prefix).await?;
         let mut tally = Tally::default();
-        let mut passed = vec![None; crate::SLOTS as usize];
-        for stored in &marks {
-            let mark: Mark = serde_json::from_slice(&stored.body)?;
-            tally = tally + mark.tally;
-            let slot = stored.id.rsplit('/').next().and_then(|slot| slot.parse::<usize>().ok());
-            if let Some(place) = slot.and_then(|slot| passed.get_mut(slot)) {
-                *place = Some(mark.offset.0);
-            }
+        for stored in self.all(names::WATERMARKS, &prefix).await? {
+            tally = tally + serde_json::from_slice::<Mark>(&stored.body)?.tally;
         }
-        let position = passed.iter().map(|passed| passed.unwrap_or_default()).min();
-        let position = Position(position.unwrap_or_default());
         let of: Vec<_> = topics.iter().map(|topic| Text::from(topic.as_str())).collect();
-        let (lag, waiting_since) = waiting(&*self.database, &of, &passed).await?;
-        let lag = lag.iter().sum();
+        let (mut position, mut lag, mut waiting_since) = (None, None, None);
+        if broker == EMBEDDED {
+            let passed = passed(&*self.database, &name).await?;
+            let (of_slots, since) = waiting(&*self.database, &of, &passed).await?;
+            let lowest = passed.iter().map(|passed| passed.unwrap_or_default()).min();
+            position = Some(Position(lowest.unwrap_or_default()));
+            (lag, waiting_since) = (Some(of_slots.iter().sum()), since);
+        } else if let Some(broker) = &self.broker {
+            let progress = broker.progress(&name, &of).await?;
+            lag = Some(progress.iter().map(|progress| progress.lag).sum());
+        }
         let keys = self.dead_letters(Some(&name), true).await?;
         let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
         let settings: Option<Value> =
             stored.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
         Ok(ConsumerStatus {
             topics,
+            broker: broker.to_owned(),
             position,
             lag,
             waiting_since,
@@ -188,14 +198,24 @@ impl Admin {
             if let Some(why) = &consumer.paused {
                 let mend = format!("paused: {why}; `sillage consumers resume {}`", consumer.name);
                 say(false, &what, mend);
-            } else if consumer.dead_letters > 0 {
+                continue;
+            }
+            if consumer.dead_letters > 0 {
                 let count = consumer.dead_letters;
                 say(false, &what, format!("{count} dead letters; `sillage dlq list`"));
-            } else if consumer.lag > 0 && consumer.members == 0 {
-                let lag = consumer.lag;
-                say(false, &what, format!("{lag} messages wait and no process runs it: start one"));
-            } else {
-                say(true, &what, format!("lag {}, members {}", consumer.lag, consumer.members));
+                continue;
+            }
+            let members = consumer.members;
+            match consumer.lag {
+                Some(lag) if lag > 0 && members == 0 => {
+                    let start = format!("{lag} messages wait and no process runs it: start one");
+                    say(false, &what, start);
+                }
+                Some(lag) => say(true, &what, format!("lag {lag}, members {members}")),
+                None => {
+                    let ask = format!("reads from {}: ask with `--broker URL`", consumer.broker);
+                    say(true, &what, format!("{ask}; members {members}"));
+                }
             }
         }
         for projection in self.projections().await? {
