@@ -188,6 +188,14 @@ impl Message {
         self.operation_id.clone().unwrap_or_else(own)
     }
 
+    /// Whether it is a copy that a service keeps of another's message, with this header.
+    pub fn is_copy(&self) -> bool {
+        self.header(Message::COPY).is_some()
+    }
+
+    /// The header of a copy: it is not published again.
+    pub const COPY: &'static str = "sillage-followed";
+
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().find(|header| &*header.name == name).map(|header| &header.value)

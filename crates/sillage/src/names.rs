@@ -24,8 +24,6 @@ pub(crate) const MANIFESTS: &str = "manifests";
 pub(crate) const BY_AGE: &str = "age";
 /// The consumer that carries the log to a broker outside the database.
 pub(crate) const RELAY: &str = "broker/relay";
-/// The header of a copy of another service's message: it is not published again.
-pub(crate) const FOLLOWED: &str = "sillage-followed";
 /// The stream of what operators did.
 pub(crate) const OPERATOR: &str = "operator";
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
-use sillage::{Clock as _, Database, SystemClock, admin::Admin, ms, secs};
+use sillage::{Broker, Clock as _, SystemClock, admin::Admin, ms, secs};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -88,7 +88,9 @@ impl Demo {
         let needs = self.outside.needs(&child.url, &folder)?;
         let url = self.database.clone().unwrap_or_else(|| folder.database());
         let database = sillage::connect(&url).await?;
-        let shown = self.show(&database, &folder, needs).await?;
+        let broker = self.outside.connect_broker().await?;
+        let admin = Admin::new(database, "shop demo").broker(broker.clone());
+        let shown = self.show(admin, broker, &folder, needs).await?;
         if self.json {
             out(serde_json::to_string(&shown)?);
         } else {
@@ -113,14 +115,16 @@ impl Demo {
 
     async fn show(
         &self,
-        database: &Arc<dyn Database>,
+        admin: Admin,
+        broker: Option<Arc<dyn Broker>>,
         folder: &Folder,
         needs: Needs,
     ) -> anyhow::Result<Shown> {
         let sampler = self.samples.sampler();
         self.misbehave(&needs.gateway, &sampler).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let stand = Stand::open(database.clone(), &Part::all(), &needs, listener).await?;
+        let database = admin.database().clone();
+        let stand = Stand::open(database, broker, &Part::all(), &needs, listener).await?;
         let start = SystemClock.elapsed();
         self.schedule_outage(&needs.gateway);
         let meter = Meter::new(self.samples.orders);
@@ -129,7 +133,7 @@ impl Demo {
         let visit = visitor.visit(sampler, self.samples.orders, self.at_once.max(1), placed);
         visit.await.context("not every order could be placed")?;
         let mut look = Look {
-            admin: Admin::new(database.clone(), "shop demo"),
+            admin,
             ledger: Source::Gateway(needs.gateway.clone()),
             letters: folder.letters(),
             blocked: self.blocked(&sampler),

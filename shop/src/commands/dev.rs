@@ -52,15 +52,18 @@ impl Dev {
         let database = sillage::connect(&url).await?;
         let gateway = GatewayChild::start(&self.folder.ledger()).await?;
         let needs = self.outside.needs(&gateway.url, &self.folder)?;
-        let stand = Stand::open(database.clone(), &Part::all(), &needs, listen().await?).await?;
-        configure(Path::new(CONFIG), &url)?;
+        let broker = self.outside.connect_broker().await?;
+        let listener = listen().await?;
+        let stand =
+            Stand::open(database.clone(), broker.clone(), &Part::all(), &needs, listener).await?;
+        configure(Path::new(CONFIG), &url, &self.outside.broker)?;
         self.welcome(&stand, &gateway, &url);
         let mut visitors = JoinSet::new();
         if !self.quiet {
             visitors.spawn(visits(
                 stand.url(),
                 stand.running.clone(),
-                Admin::new(database.clone(), "shop dev"),
+                Admin::new(database.clone(), "shop dev").broker(broker),
             ));
         }
         sillage::shutdown_signal().await;
@@ -81,6 +84,7 @@ impl Dev {
         ));
         out(format_args!("  gateway   {}   /ledger /faults", gateway.url));
         out(format_args!("  database  {database}"));
+        out(format_args!("  broker    {}", self.outside.broker));
         let customers = if self.quiet {
             "It waits for orders."
         } else {
@@ -102,13 +106,14 @@ async fn listen() -> anyhow::Result<TcpListener> {
 }
 
 /// Tells the `sillage` command where the database is, unless somebody else wrote that file.
-fn configure(path: &Path, database: &str) -> anyhow::Result<()> {
+fn configure(path: &Path, database: &str, broker: &str) -> anyhow::Result<()> {
     let ours = match std::fs::read_to_string(path) {
         Ok(text) => text.starts_with(CONFIG_MARK),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if ours {
-        std::fs::write(path, format!("{CONFIG_MARK}\ndatabase = {database:?}\n"))
+        let text = format!("{CONFIG_MARK}\ndatabase = {database:?}\nbroker = {broker:?}\n");
+        std::fs::write(path, text)
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())

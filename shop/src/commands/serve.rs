@@ -8,7 +8,8 @@ use crate::{
     parts::{Needs, Part},
 };
 use anyhow::{Context as _, ensure};
-use std::{net::SocketAddr, time::Duration};
+use sillage::Broker;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// Run some or all services, until SIGTERM or Ctrl-C.
@@ -35,6 +36,10 @@ pub(super) struct Serve {
 /// What a shop's services need from outside, apart from the gateway.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Outside {
+    /// The broker between the services: `embedded`, `kafka://host:port` or
+    /// `amqp://user:password@host`.
+    #[arg(long, env = "SILLAGE_BROKER", value_name = "URL", default_value = "embedded")]
+    pub(super) broker: String,
     /// The mail server; unless said, letters become files in the data folder.
     #[arg(long, value_name = "URL")]
     smtp: Option<String>,
@@ -44,6 +49,14 @@ pub(super) struct Outside {
 }
 
 impl Outside {
+    /// The broker; `None` is the database's own log.
+    pub(super) async fn connect_broker(&self) -> anyhow::Result<Option<Arc<dyn Broker>>> {
+        let connected = sillage::connect_broker(&self.broker).await;
+        connected.context(
+            "the broker cannot be used; `cargo run -p shop --features kafka,rabbitmq` has them all",
+        )
+    }
+
     /// With this gateway, and letters in this folder unless there is a mail server.
     pub(super) fn needs(&self, gateway: &str, folder: &Folder) -> anyhow::Result<Needs> {
         let mailer = match &self.smtp {
@@ -67,7 +80,8 @@ impl Serve {
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
-        let stand = Stand::open(database, &parts, &needs, listener).await?;
+        let broker = self.outside.connect_broker().await?;
+        let stand = Stand::open(database, broker, &parts, &needs, listener).await?;
         out(format_args!("shop listens on {}", stand.url()));
         sillage::shutdown_signal().await;
         stand.close().await

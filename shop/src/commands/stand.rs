@@ -5,7 +5,7 @@ use crate::{
     parts::{Needs, Part, assemble},
 };
 use anyhow::Context as _;
-use sillage::{App, Database, Running};
+use sillage::{App, Broker, Database, Running};
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +22,12 @@ impl Stand {
     /// Starts the services and serves what they offer.
     pub(super) async fn open(
         database: Arc<dyn Database>,
+        broker: Option<Arc<dyn Broker>>,
         parts: &[Part],
         needs: &Needs,
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
-        let running = assemble(App::new(database), parts, needs).start().await?;
+        let running = assemble(App::new(database).broker(broker), parts, needs).start().await?;
         if parts.contains(&Part::Inventory) {
             let filled = inventory::fill_shelves(&running.service("inventory")).await;
             filled.context("the shelves cannot be filled")?;

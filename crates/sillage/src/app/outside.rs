@@ -34,7 +34,7 @@ pub(super) fn follower(follows: &[Text], sources: Arc<HashSet<Text>>) -> Consume
 
 fn copied(message: &Message) -> Effects {
     let mut copy = message.clone();
-    copy.headers.push(Header { name: names::FOLLOWED.into(), value: "1".into() });
+    copy.headers.push(Header { name: Message::COPY.into(), value: "1".into() });
     Effects::one(Effect::Record(Arc::new(copy)))
 }
 

@@ -80,7 +80,7 @@ impl Inner {
     async fn carry(&self, context: &Context) -> Result<(), Failure> {
         let message = &context.message;
         let Some(topic) = message.topic.clone() else { return Ok(()) };
-        if message.header(names::FOLLOWED).is_some() {
+        if message.is_copy() {
             return Ok(());
         }
         self.ensure(&topic).await.map_err(away)?;
