@@ -61,9 +61,10 @@ pub(crate) struct Lag {
 struct Standing {
     name: Text,
     topics: Vec<String>,
-    position: Position,
-    lag: u64,
-    lag_seconds: f64,
+    broker: String,
+    position: Option<Position>,
+    lag: Option<u64>,
+    lag_seconds: Option<f64>,
     waiting_since: Option<String>,
     members: u64,
     parked_keys: u64,
@@ -75,13 +76,17 @@ struct Standing {
 
 impl Standing {
     fn of(status: ConsumerStatus, now: Timestamp) -> Self {
-        let waited = status.waiting_since.map_or(Duration::ZERO, |since| now.since(since));
+        let waited = status.waiting_since.map(|since| now.since(since));
+        // Nothing waits; and where something may, only the embedded log knows since when.
+        let none_waits = status.lag == Some(0) || status.position.is_some();
+        let waited = waited.or_else(|| none_waits.then_some(Duration::ZERO));
         Standing {
             name: status.name,
             topics: status.topics,
+            broker: status.broker,
             position: status.position,
             lag: status.lag,
-            lag_seconds: waited.as_secs_f64(),
+            lag_seconds: waited.map(|waited| waited.as_secs_f64()),
             waiting_since: status.waiting_since.map(millis),
             members: status.members,
             parked_keys: status.parked_keys,
@@ -93,10 +98,22 @@ impl Standing {
     }
 
     fn waited(&self) -> String {
-        match self.waiting_since {
-            Some(_) => brief(Duration::from_secs_f64(self.lag_seconds)),
-            None => "-".to_owned(),
+        match (self.lag_seconds, &self.waiting_since) {
+            (Some(seconds), Some(_)) => brief(Duration::from_secs_f64(seconds)),
+            (Some(_), None) => "-".to_owned(),
+            (None, _) => UNKNOWN.to_owned(),
         }
+    }
+
+    fn waiting(&self) -> String {
+        self.lag.map_or_else(|| UNKNOWN.to_owned(), |lag| lag.to_string())
+    }
+
+    fn unknown(&self, what: &str) -> Refusal {
+        Refusal::usage(
+            format!("the {what} of {} is not known here: it reads from {}", self.name, self.broker),
+            "name that broker: `--broker URL`, or set SILLAGE_BROKER",
+        )
     }
 
     fn describe(&self) -> String {
@@ -105,8 +122,11 @@ impl Standing {
             let _ = writeln!(text, "  {what:<12} {}", printable(&value));
         };
         say("topics", self.topics.join(", "));
-        say("position", self.position.to_string());
-        say("lag", format!("{} messages, the oldest {}", self.lag, self.waited()));
+        say("broker", self.broker.clone());
+        if let Some(position) = self.position {
+            say("position", position.to_string());
+        }
+        say("lag", format!("{} messages, the oldest {}", self.waiting(), self.waited()));
         say("members", self.members.to_string());
         say("paused", self.paused.clone().unwrap_or_else(|| "no".to_owned()));
         let tally = self.tally;
@@ -122,10 +142,13 @@ impl Standing {
     }
 }
 
+/// What a table says where nothing is known.
+const UNKNOWN: &str = "?";
+
 const COLUMNS: [Column<Standing>; 8] = [
     ("CONSUMER", |line| line.name.to_string()),
     ("TOPICS", |line| line.topics.join(", ")),
-    ("LAG", |line| line.lag.to_string()),
+    ("LAG", Standing::waiting),
     ("OLDEST", Standing::waited),
     ("MEMBERS", |line| line.members.to_string()),
     ("PARKED", |line| line.parked_keys.to_string()),
@@ -220,7 +243,8 @@ impl Lag {
             } else {
                 session.out.rows(&standings, &LAG)?;
             }
-            let over: Vec<_> = standings.iter().filter_map(|one| self.over(one)).collect();
+            let over = standings.iter().map(|one| self.over(one));
+            let over: Vec<_> = over.filter_map(Result::transpose).collect::<Result<_, _>>()?;
             if !over.is_empty() {
                 return Err(Refusal::new(
                     Exit::CheckFailed,
@@ -237,13 +261,19 @@ impl Lag {
         }
     }
 
-    fn over(&self, standing: &Standing) -> Option<String> {
+    /// What of it is over a limit; an error where nobody can tell.
+    fn over(&self, standing: &Standing) -> Result<Option<String>, Refusal> {
         let name = &standing.name;
-        if self.max_messages.is_some_and(|max| standing.lag > max) {
-            return Some(format!("{} messages wait for {name}", standing.lag));
+        if let Some(max) = self.max_messages {
+            let lag = standing.lag.ok_or_else(|| standing.unknown("lag"))?;
+            if lag > max {
+                return Ok(Some(format!("{lag} messages wait for {name}")));
+            }
         }
-        let waited = Duration::from_secs_f64(standing.lag_seconds);
-        let over = self.max_seconds.is_some_and(|max| waited > Duration::from_secs(max));
-        over.then(|| format!("a message has waited {} for {name}", brief(waited)))
+        let Some(max) = self.max_seconds else { return Ok(None) };
+        let seconds = standing.lag_seconds.ok_or_else(|| standing.unknown("oldest message"))?;
+        let waited = Duration::from_secs_f64(seconds);
+        let over = waited > Duration::from_secs(max);
+        Ok(over.then(|| format!("a message has waited {} for {name}", brief(waited))))
     }
 }

@@ -120,7 +120,8 @@ impl Fixture {
         let settled = || async {
             let letters = admin.dead_letters(None, false).await.unwrap();
             let waiting: u64 = letters.iter().map(|letter| letter.deliveries).sum();
-            let lag: u64 = admin.consumers().await.unwrap().iter().map(|c| c.lag).sum();
+            let consumers = admin.consumers().await.unwrap();
+            let lag: u64 = consumers.iter().map(|c| c.lag.unwrap()).sum();
             let projected = admin.projections().await.unwrap().iter().any(|p| p.position.0 >= 5);
             waiting == 2 && lag == 0 && projected
         };
