@@ -27,8 +27,8 @@
 //! # });
 //! ```
 //!
-//! *Guarantees.* Nothing here reads the machine's time of day, and apart from the suites nothing
-//! waits for real time.
+//! *Guarantees.* Apart from the suites, nothing here reads the machine's time of day or waits for
+//! real time.
 
 mod clock;
 pub mod conformance;
@@ -39,3 +39,5 @@ pub mod servers;
 pub use clock::{ManualClock, TokioClock};
 pub use memory::Memory;
 pub use scenario::{Deliver, Given, When, deliver, fold, given, recorded};
+/// The machine's clock, for the fixtures of suites that run on real time.
+pub use sillage::SystemClock;

@@ -39,10 +39,12 @@
 // `values` is the suite's own vocabulary, of which each file uses most.
 #![allow(clippy::wildcard_imports)]
 
+pub mod broker;
 pub mod database;
 pub(crate) mod values;
 
-use sillage_core::Database;
+pub use broker::BrokerFixture;
+use sillage_core::{Broker, Database};
 use std::{sync::Arc, time::Duration};
 
 /// A database to be tested, empty at first.
@@ -52,6 +54,17 @@ pub trait DatabaseFixture: Send + Sync {
 
     /// Lets at least this much of the database's time pass: moves its clock, or waits.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// What an app runs on: a database, empty at first, and a broker, unless the database's log is it.
+pub trait ConsumerFixture: Send + Sync {
+    /// Another handle on the same data, as another process would have. Its time is the machine's.
+    fn database(&self) -> impl Future<Output = Arc<dyn Database>> + Send;
+
+    /// Another handle on a broker that this fixture has for itself; `None`: the database's log.
+    fn broker(&self) -> impl Future<Output = Option<Arc<dyn Broker>>> + Send {
+        async { None }
+    }
 }
 
 /// Runs one test to its end on a runtime with several threads; panics if it takes two minutes.
