@@ -8,7 +8,8 @@ use std::{str::FromStr, time::Duration};
 /// Operates event-driven systems built with Sillage: follow the log, trace what caused what, mend
 /// and redrive dead letters.
 ///
-/// It needs the database's URL only: never the code of the app, nor that it runs.
+/// It needs the database's URL, and the broker's where the app has one: never the code of the app,
+/// nor that it runs.
 #[derive(Debug, Parser)]
 #[command(name = "sillage", version)]
 #[command(after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 forbidden, \
@@ -29,6 +30,12 @@ pub(crate) struct Globals {
     /// `sqlite:shop-data/shop.db` if that is there
     #[arg(long, global = true, value_name = "URL", env = "SILLAGE_DATABASE")]
     pub(crate) database: Option<String>,
+    /// The broker that apps read from, where it is not the database's log: `kafka://HOST:PORT`,
+    /// `amqp://USER:PASSWORD@HOST`; `embedded`: it is the log. Else from the same files. One with
+    /// a password is better said by the environment
+    #[arg(long, global = true, value_name = "URL", env = "SILLAGE_BROKER")]
+    #[arg(hide_env_values = true)]
+    pub(crate) broker: Option<String>,
     /// How data is written
     #[arg(short, long, global = true, value_name = "FORMAT", env = "SILLAGE_OUTPUT")]
     pub(crate) output: Option<Format>,

@@ -17,7 +17,7 @@ use std::{
 const HERE: &str = "./sillage.toml";
 /// Where `shop dev` keeps its database.
 const SHOP: &str = "shop-data/shop.db";
-const KNOWN: [&str; 3] = ["database", "output", "timeout"];
+const KNOWN: [&str; 4] = ["database", "broker", "output", "timeout"];
 
 /// Who said what a setting is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(crate) struct Setting<T> {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) database: Setting<Option<String>>,
+    /// `None`: the database's log.
+    pub(crate) broker: Setting<Option<String>>,
     pub(crate) output: Setting<Format>,
     pub(crate) timeout: Setting<Option<Duration>>,
     pub(crate) colour: Setting<bool>,
@@ -67,6 +69,7 @@ impl Settings {
         let said = Said { matches, files: &files };
         Ok(Settings {
             database: said.database(globals.database.clone())?,
+            broker: said.broker(globals.broker.clone())?,
             output: said.or_file(
                 ("output", "-o", "SILLAGE_OUTPUT"),
                 globals.output,
@@ -109,6 +112,15 @@ impl Said<'_> {
         let names = ("database", "--database", "SILLAGE_DATABASE");
         let shop = Path::new(SHOP).is_file().then(|| format!("sqlite:{SHOP}"));
         self.or_file(names, said, text, shop)
+    }
+
+    fn broker(&self, said: Option<String>) -> Result<Setting<Option<String>>> {
+        let text = |text: &str| Ok(Some(text.to_owned()));
+        let said = said.filter(|url| !url.is_empty()).map(Some);
+        let mut broker =
+            self.or_file(("broker", "--broker", "SILLAGE_BROKER"), said, text, None)?;
+        broker.value = broker.value.filter(|url| url != "embedded");
+        Ok(broker)
     }
 
     /// What a flag or the environment said, else the first file that says it, else the default.

@@ -68,7 +68,7 @@ fn of_database(error: &Error, what: String) -> Refusal {
     }
     let (exit, next) = match error.kind() {
         ErrorKind::Unavailable => {
-            (Exit::Unreachable, "check that the database can be reached, then try again")
+            (Exit::Unreachable, "check that it can be reached from here, then try again")
         }
         ErrorKind::NotFound => (Exit::NotFound, "the `list` commands show what there is"),
         ErrorKind::Denied => (Exit::Denied, "ask for the right to do this, or use another URL"),

@@ -22,6 +22,9 @@ pub(crate) enum Format {
 /// A column of a table: its head, and the cell of an item.
 pub(crate) type Column<T> = (&'static str, fn(&T) -> String);
 
+/// What a table says where nothing is known.
+pub(crate) const UNKNOWN: &str = "?";
+
 /// What text is coloured for.
 #[derive(Clone, Copy)]
 pub(crate) enum Paint {

@@ -1,4 +1,4 @@
-//! One run of the command: where it writes, what it was told, and the database.
+//! One run of the command: where it writes, what it was told, the database and the broker.
 
 use crate::{
     args::Globals,
@@ -8,8 +8,8 @@ use crate::{
     output::{Out, ask},
 };
 use anyhow::Result;
-use sillage::{Clock as _, SystemClock, admin::Admin};
-use std::{env, fs, time::Duration};
+use sillage::{Broker, Clock as _, SystemClock, admin::Admin};
+use std::{env, fs, sync::Arc, time::Duration};
 
 pub(crate) struct Session {
     pub(crate) out: Out,
@@ -31,6 +31,18 @@ impl Session {
         let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| env::var(name).ok());
         let who = format!("sillage: {}", user.as_deref().unwrap_or("unknown"));
         Ok(Admin::new(sillage::connect(url).await?, who))
+    }
+
+    /// The same, knowing the broker that apps read from, where one is named.
+    pub(crate) async fn admin_with_broker(&self) -> Result<Admin> {
+        Ok(self.admin().await?.broker(self.broker().await?))
+    }
+
+    /// The broker, where one is named and it is not the log.
+    pub(crate) async fn broker(&self) -> Result<Option<Arc<dyn Broker>>> {
+        let Some(url) = &self.settings.broker.value else { return Ok(None) };
+        check_feature(url)?;
+        Ok(sillage::connect_broker(url).await?)
     }
 
     fn check_file(&self, url: &str) -> Result<(), Refusal> {
@@ -77,4 +89,23 @@ impl Session {
     pub(crate) async fn sleep(&self, length: Duration) {
         SystemClock.sleep(length).await;
     }
+}
+
+/// A broker that this binary cannot speak to is told with the way to one that can.
+fn check_feature(url: &str) -> Result<(), Refusal> {
+    let (name, feature, is_there) = match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
+        "kafka" => ("Kafka", "kafka", cfg!(feature = "kafka")),
+        "amqp" | "amqps" => ("RabbitMQ", "rabbitmq", cfg!(feature = "rabbitmq")),
+        _ => return Ok(()),
+    };
+    if is_there {
+        return Ok(());
+    }
+    Err(Refusal::usage(
+        format!("this `sillage` was built without {name}: the feature `{feature}` is missing"),
+        format!(
+            "`cargo run --release -p sillage-cli --features {feature} -- …` in place of \
+             `cargo sillage …`"
+        ),
+    ))
 }

@@ -96,6 +96,16 @@ pub(crate) fn brief(length: Duration) -> String {
     }
 }
 
+/// A URL that may be shown: `amqp://user:…@host`.
+pub(crate) fn without_password(url: &str) -> String {
+    let (start, place) = url.split_once("://").unwrap_or(("", url));
+    let (access, rest) = place.rsplit_once('@').unwrap_or(("", place));
+    match access.split_once(':') {
+        Some((user, _)) if !start.is_empty() => format!("{start}://{user}:…@{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
 /// `1 key`, `2 keys`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
@@ -126,6 +136,14 @@ mod tests {
         let later = time + Duration::from_secs(300);
         assert_eq!(when(time, later), "2023-11-14T22:13:20.123Z (5m ago)");
         assert_eq!(when(later, time), "2023-11-14T22:18:20.123Z (in 5m)");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(without_password("amqp://me:p@ss:w@host/v"), "amqp://me:…@host/v");
+        for url in ["kafka://me@host:9092", "kafka://a:1,b:2", "sqlite:a@b:c.db", "x"] {
+            assert_eq!(without_password(url), url);
+        }
     }
 
     #[test]

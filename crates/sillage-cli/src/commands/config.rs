@@ -1,6 +1,10 @@
 //! `sillage config`.
 
-use crate::{output::Column, session::Session, text::brief};
+use crate::{
+    output::Column,
+    session::Session,
+    text::{brief, without_password},
+};
 use anyhow::Result;
 use clap::ValueEnum as _;
 use serde::Serialize;
@@ -35,13 +39,14 @@ impl Config {
     pub(super) fn run(self, session: &mut Session) -> Result<()> {
         let Config::Show(Show { origin }) = self;
         let settings = &session.settings;
-        let (database, output) = (&settings.database, &settings.output);
-        let (timeout, colour) = (&settings.timeout, &settings.colour);
+        let (database, broker) = (&settings.database, &settings.broker);
+        let (output, timeout, colour) = (&settings.output, &settings.timeout, &settings.colour);
         let format = output.value.to_possible_value().map(|value| value.get_name().to_owned());
         let line =
             |setting, value, origin: &_| Line { setting, value, origin: format!("{origin}") };
         let lines = [
             line("database", database.value.clone(), &database.origin),
+            line("broker", broker.value.as_deref().map(without_password), &broker.origin),
             line("output", format, &output.origin),
             line("timeout", timeout.value.map(brief), &timeout.origin),
             line("colour", Some(colour.value.to_string()), &colour.origin),

@@ -4,7 +4,7 @@ use super::unique;
 use crate::{
     args::duration,
     failure::{Exit, Refusal},
-    output::{Column, Format},
+    output::{Column, Format, UNKNOWN},
     session::Session,
     text::{brief, millis, printable},
 };
@@ -142,9 +142,6 @@ impl Standing {
     }
 }
 
-/// What a table says where nothing is known.
-const UNKNOWN: &str = "?";
-
 const COLUMNS: [Column<Standing>; 8] = [
     ("CONSUMER", |line| line.name.to_string()),
     ("TOPICS", |line| line.topics.join(", ")),
@@ -167,7 +164,10 @@ struct Changed {
 
 impl Consumers {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
-        let admin = session.admin().await?;
+        // Who stops a consumer does not wait for a broker.
+        let looks = !matches!(self, Consumers::Pause { .. } | Consumers::Resume { .. });
+        let admin =
+            if looks { session.admin_with_broker().await? } else { session.admin().await? };
         match self {
             Consumers::List => {
                 let standings = standings(&admin, &[]).await?;

@@ -48,6 +48,41 @@ async fn flag_environment_here_user_default() {
     assert_eq!(answer(&flag, environment), pair("sqlite:flag.db", "flag --database"));
 }
 
+#[tokio::test]
+async fn a_broker_is_found_in_the_same_way() {
+    let fixture = Fixture::empty().await;
+    let answer = |args: &[&str], environment: Option<&str>| {
+        let mut command = fixture.bare(&[&["config", "show", "-o", "json"], args].concat());
+        if let Some(url) = environment {
+            command.env("SILLAGE_BROKER", url);
+        }
+        let lines: Vec<Value> = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let line = lines.iter().find(|line| line["setting"] == "broker").unwrap();
+        format!("{} by {}", line["value"], line["origin"].as_str().unwrap())
+    };
+    assert_eq!(answer(&[], None), "null by default");
+    fs::write(fixture.folder.join("sillage.toml"), "broker = \"kafka://here\"\n").unwrap();
+    assert_eq!(answer(&[], None), "\"kafka://here\" by ./sillage.toml");
+    let environment = Some("amqp://me:secret@env");
+    assert_eq!(answer(&[], environment), "\"amqp://me:…@env\" by environment SILLAGE_BROKER");
+    let flag = ["--broker", "embedded"];
+    assert_eq!(answer(&flag, environment), "null by flag --broker");
+    let help = fixture.bare(&["--help"]).env("SILLAGE_BROKER", "amqp://me:secret@env").output();
+    assert!(!String::from_utf8(help.unwrap().stdout).unwrap().contains("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_built_in_is_told() {
+    let fixture = Fixture::filled().await;
+    let unknown = ["topics", "list", "--broker", "nats://here"];
+    fixture.run(&unknown).await.fails(2, "`nats` is no broker");
+    if cfg!(not(feature = "kafka")) {
+        let ran = fixture.run(&["topics", "list", "--broker", "kafka://here"]).await;
+        let ran = ran.fails(2, "built without Kafka");
+        assert!(ran.err.contains("-p sillage-cli --features kafka"), "{}", ran.err);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_file_names_itself() {
     let fixture = Fixture::empty().await;

@@ -150,7 +150,8 @@ impl Fixture {
     pub(crate) fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sillage"));
         let inherited = ["SILLAGE_DATABASE", "SILLAGE_OUTPUT", "SILLAGE_TIMEOUT", "NO_COLOR"];
-        for variable in inherited.into_iter().chain(["XDG_CONFIG_HOME", "VISUAL", "EDITOR"]) {
+        let others = ["SILLAGE_BROKER", "XDG_CONFIG_HOME", "VISUAL", "EDITOR"];
+        for variable in inherited.into_iter().chain(others) {
             command.env_remove(variable);
         }
         command.env("HOME", &self.folder).current_dir(&self.folder);
