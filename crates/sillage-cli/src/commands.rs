@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Timers that wait
     #[command(subcommand, alias = "timer")]
     Timers(timers::Timers),
-    /// Topics: what is in them, who produces and consumes
+    /// Topics of the broker, else of the log: what is in them, who produces and consumes
     #[command(subcommand, alias = "topic")]
     Topics(topics::Topics),
     /// Look for what is wrong; exit code 8 where something is

@@ -1,132 +1,144 @@
-//! `sillage topics`.
+//! `sillage topics`: of the broker where one is named, else of the log.
 
+mod create;
+mod outside;
+mod within;
+
+use super::unique;
 use crate::{
-    output::Column,
+    output::{Column, UNKNOWN},
     session::Session,
-    text::{millis, when},
+    text::printable,
 };
 use anyhow::Result;
 use serde::Serialize;
-use sillage::{Filter, Position, Timestamp, admin::Admin};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Entries read at once.
-const PAGE: usize = 1000;
+use sillage::{PartitionStatus, Text, admin::Admin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Topics {
     /// What is in each, who produces and who consumes it
     List(List),
+    /// One of them: its partitions and what they hold
+    Show(Show),
+    /// Make one at the broker, unless it is there
+    Create(create::Create),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
-    /// Count in the last so many entries of the log only
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
-    scan: u64,
+    #[command(flatten)]
+    scan: Scan,
 }
 
-#[derive(Default)]
-struct Seen {
-    messages: u64,
-    last: Option<Timestamp>,
-    producers: BTreeSet<String>,
-    consumers: BTreeSet<String>,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    name: String,
+    #[command(flatten)]
+    scan: Scan,
 }
 
+#[derive(Debug, clap::Args)]
+struct Scan {
+    /// Count in the last so many entries of the log only; a broker knows by itself
+    #[arg(long = "scan", default_value_t = 100_000, value_name = "N")]
+    entries: u64,
+}
+
+/// A topic; `None`: whoever was asked does not tell.
 #[derive(Serialize)]
 struct Line {
     topic: String,
-    messages: u64,
+    messages: Option<u64>,
     last: Option<String>,
-    producers: BTreeSet<String>,
-    consumers: BTreeSet<String>,
+    producers: Option<BTreeSet<String>>,
+    consumers: Option<BTreeSet<String>>,
+    /// None of its own in the log.
+    partitions: Option<Vec<PartitionStatus>>,
     #[serde(skip)]
     shown: String,
 }
 
-const COLUMNS: [Column<Line>; 5] = [
-    ("TOPIC", |line| line.topic.clone()),
-    ("MESSAGES", |line| line.messages.to_string()),
-    ("LAST", |line| line.shown.clone()),
-    ("PRODUCERS", |line| join(&line.producers)),
-    ("CONSUMERS", |line| join(&line.consumers)),
-];
+/// What all columns have that both know.
+const TOPIC: Column<Line> = ("TOPIC", |topic| topic.topic.clone());
+const MESSAGES: Column<Line> = ("MESSAGES", |topic| told(topic.messages));
+const CONSUMERS: Column<Line> = ("CONSUMERS", |topic| join(topic.consumers.as_ref()));
 
-fn join(names: &BTreeSet<String>) -> String {
-    if names.is_empty() {
-        return "-".to_owned();
-    }
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-}
+/// Who consumes each topic, as apps said when they started.
+type Consumers = BTreeMap<String, BTreeSet<String>>;
 
 impl Topics {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
-        let Topics::List(List { scan }) = self;
-        let admin = session.admin().await?;
-        let (head, now) = (admin.database().head().await?.stable, admin.database().now().await?);
-        let from = Position(head.0.saturating_sub(scan));
-        let mut topics = BTreeMap::<String, Seen>::new();
-        declared(&admin, &mut topics).await?;
-        count(&admin, from, head, &mut topics).await?;
-        if from.0 > 0 {
-            let note = format!("counted in positions {} to {head} only; `--scan` for more", from.0);
-            session.out.note(note);
+        let broker = session.broker().await?;
+        match (self, broker) {
+            (Topics::List(_), Some(broker)) => outside::list(&*broker, session).await,
+            (Topics::List(List { scan }), None) => within::list(scan.entries, session).await,
+            (Topics::Show(show), Some(broker)) => {
+                let topic = outside::show(&*broker, &show.name, session).await?;
+                session.out.one(&topic, Line::describe)
+            }
+            (Topics::Show(show), None) => {
+                let topic = within::show(&show, session).await?;
+                session.out.one(&topic, Line::describe)
+            }
+            (Topics::Create(create), broker) => create.run(broker, session).await,
         }
-        let lines: Vec<_> = topics
-            .into_iter()
-            .map(|(topic, seen)| Line {
-                topic,
-                messages: seen.messages,
-                last: seen.last.map(millis),
-                shown: seen.last.map_or_else(|| "-".to_owned(), |last| when(last, now)),
-                producers: seen.producers,
-                consumers: seen.consumers,
-            })
-            .collect();
-        session.out.rows(&lines, &COLUMNS)
     }
 }
 
-/// What apps said they consume when they started.
-async fn declared(admin: &Admin, topics: &mut BTreeMap<String, Seen>) -> Result<()> {
+impl Line {
+    fn describe(&self) -> String {
+        let mut text = format!("{}\n", printable(&self.topic));
+        let mut say = |what: &str, value: String| {
+            let _ = writeln!(text, "  {what:<12} {}", printable(&value));
+        };
+        say("messages", told(self.messages));
+        if self.producers.is_some() {
+            say("last", self.shown.clone());
+            say("producers", join(self.producers.as_ref()));
+        }
+        say("consumers", join(self.consumers.as_ref()));
+        let Some(partitions) = &self.partitions else { return text };
+        say("partitions", partitions.len().to_string());
+        let _ = writeln!(text, "\n  PARTITION  {:>12}  {:>12}", "FIRST", "NEXT");
+        for PartitionStatus { number, first, next } in partitions {
+            let [first, next] = [first, next].map(|offset| told(offset.map(|offset| offset.0)));
+            let _ = writeln!(text, "  {number:<9}  {first:>12}  {next:>12}");
+        }
+        text
+    }
+}
+
+fn told(number: Option<u64>) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string())
+}
+
+fn join(names: Option<&BTreeSet<String>>) -> String {
+    match names {
+        None => UNKNOWN.to_owned(),
+        Some(names) if names.is_empty() => "-".to_owned(),
+        Some(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// The one topic of that name, or that has it in it.
+fn resolve(given: &str, names: &[Text]) -> Result<Text> {
+    Ok(unique("topic", given, names.iter(), "sillage topics list")?)
+}
+
+async fn consumers(admin: &Admin) -> Result<Consumers> {
+    let mut consumers = Consumers::new();
     for manifest in admin.manifests().await? {
         for consumer in manifest["consumers"].as_array().into_iter().flatten() {
             let name = consumer["name"].as_str().unwrap_or_default();
             for topic in consumer["topics"].as_array().into_iter().flatten() {
                 let topic = topic.as_str().unwrap_or_default().to_owned();
-                topics.entry(topic).or_default().consumers.insert(name.to_owned());
+                consumers.entry(topic).or_default().insert(name.to_owned());
             }
         }
     }
-    Ok(())
-}
-
-async fn count(
-    admin: &Admin,
-    from: Position,
-    head: Position,
-    topics: &mut BTreeMap<String, Seen>,
-) -> Result<()> {
-    let (filter, mut at) = (Filter::default(), from);
-    while at < head {
-        let page = admin.database().log(at, &filter, PAGE).await?;
-        for entry in &page.entries {
-            let Some(topic) = entry.topic.as_deref() else { continue };
-            if !topics.contains_key(topic) {
-                topics.insert(topic.to_owned(), Seen::default());
-            }
-            let Some(seen) = topics.get_mut(topic) else { continue };
-            seen.messages += 1;
-            seen.last = seen.last.max(Some(entry.time));
-            if !seen.producers.contains(&*entry.source) {
-                seen.producers.insert(entry.source.to_string());
-            }
-        }
-        if page.through <= at {
-            break;
-        }
-        at = page.through;
-    }
-    Ok(())
+    Ok(consumers)
 }

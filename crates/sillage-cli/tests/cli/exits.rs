@@ -15,6 +15,8 @@ async fn usage_is_2() {
     fixture.run(&["publish", "order", "--name", "x"]).await.fails(2, "no payload");
     fixture.run(&["publish", "order", "--name", "x", "--data", "{"]).await.fails(2, "no JSON");
     fixture.run(&["dlq", "edit", "bad"]).await.fails(2, "no change");
+    let partitions = ["topics", "create", "order", "--partitions", "3"];
+    fixture.run(&partitions).await.fails(2, "no partitions of its own");
     let yaml = fixture.run(&["topics", "list", "-o", "yaml"]).await.exits(2);
     assert!(yaml.err.contains("table, json, jsonl"), "{}", yaml.err);
     for wrong in [&["nonsense"][..], &["tail", "--from", "middle"], &["dlq", "redrive"]] {
@@ -27,6 +29,7 @@ async fn usage_is_2() {
 async fn what_is_not_there_is_3_and_is_not_made() {
     let fixture = Fixture::filled().await;
     fixture.run(&["trace", "nothing"]).await.fails(3, "no message");
+    fixture.run(&["topics", "show", "nothing"]).await.fails(3, "no topic");
     fixture.run(&["dlq", "show", "nothing"]).await.fails(3, "no parked key");
     fixture.run(&["dlq", "restore", "nothing"]).await.fails(3, "no skipped delivery");
     fixture.run(&["consumers", "pause", "nobody", "--why", "x"]).await.fails(3, "no consumer");
