@@ -1,11 +1,12 @@
 //! Lines of the operator's own.
 
+use super::Place;
 use crate::{
     data::get,
     text::{millis, payload, printable},
 };
 use serde_json::Value;
-use sillage::{Key, MessageId, Recorded};
+use sillage::{Key, Message, MessageId};
 use std::str::FromStr;
 
 /// Text with places for parts of a message: `{time} {name}\t{data.total}`.
@@ -21,8 +22,10 @@ enum Part {
 
 type Field = &'static str;
 
-const FIELDS: [Field; 10] = [
+const FIELDS: [Field; 12] = [
     "position",
+    "partition",
+    "offset",
     "time",
     "name",
     "version",
@@ -73,33 +76,37 @@ fn part(name: &str) -> Result<Part, String> {
 }
 
 impl Template {
-    /// The line of an entry. What the message holds is made safe; what the operator wrote is not.
-    pub(super) fn fill(&self, entry: &Recorded, hide: bool) -> String {
+    /// The line of a message. What the message holds is made safe; what the operator wrote is not.
+    pub(super) fn fill(&self, place: &Place, message: &Message, hide: bool) -> String {
         let mut line = String::new();
         for part in &self.0 {
             match part {
                 Part::Text(text) => line.push_str(text),
-                Part::Field(name) => line.push_str(&printable(&field(entry, name))),
-                Part::Data(None) => line.push_str(&payload(&entry.payload, hide)),
-                Part::Data(Some(path)) => line.push_str(&value(&entry.payload, path, hide)),
+                Part::Field(name) => {
+                    line.push_str(&printable(&field(place, message, name)));
+                }
+                Part::Data(None) => line.push_str(&payload(&message.payload, hide)),
+                Part::Data(Some(path)) => line.push_str(&value(&message.payload, path, hide)),
             }
         }
         line
     }
 }
 
-fn field(entry: &Recorded, name: &str) -> String {
+fn field(place: &Place, message: &Message, name: &str) -> String {
     match name {
-        "position" => entry.position.to_string(),
-        "time" => millis(entry.time),
-        "name" => entry.name.to_string(),
-        "version" => entry.version.to_string(),
-        "topic" => entry.topic.as_deref().unwrap_or_default().to_owned(),
-        "key" => entry.key.as_ref().map(Key::label).unwrap_or_default().into_owned(),
-        "source" => entry.source.to_string(),
-        "id" => entry.id.to_string(),
-        "correlationid" => entry.body.correlation_id.to_string(),
-        _ => entry.causation_id.as_ref().map(MessageId::as_str).unwrap_or_default().to_owned(),
+        "position" => place.to_string(),
+        "partition" => place.partition().map(|number| number.to_string()).unwrap_or_default(),
+        "offset" => place.offset().map(|number| number.to_string()).unwrap_or_default(),
+        "time" => millis(message.time),
+        "name" => message.name.to_string(),
+        "version" => message.version.to_string(),
+        "topic" => message.topic.as_deref().unwrap_or_default().to_owned(),
+        "key" => message.key.as_ref().map(Key::label).unwrap_or_default().into_owned(),
+        "source" => message.source.to_string(),
+        "id" => message.id.to_string(),
+        "correlationid" => message.correlation_id.to_string(),
+        _ => message.causation_id.as_ref().map(MessageId::as_str).unwrap_or_default().to_owned(),
     }
 }
 
