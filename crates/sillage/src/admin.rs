@@ -5,6 +5,7 @@
 //! in the same commit, so whoever changed something can be asked.
 
 mod dead_letters;
+mod doctor;
 mod status;
 mod trace;
 
@@ -14,12 +15,13 @@ use crate::{
     runtime::{assemble::foreign, member::settings},
 };
 pub use dead_letters::{DeadLetter, Delivered, Redriven};
+pub use doctor::Finding;
 use serde_json::{Value, json};
 use sillage_core::{
     Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
     Result, Text, Write,
 };
-pub use status::{ConsumerStatus, Finding, ProjectionStatus, TimerStatus};
+pub use status::{ConsumerStatus, ProjectionStatus, TimerStatus};
 use std::sync::Arc;
 pub use trace::{Trace, TraceNode};
 
