@@ -19,7 +19,7 @@ pub use doctor::Finding;
 use serde_json::{Value, json};
 use sillage_core::{
     Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
-    Result, Text, Write,
+    Result, Text, Timestamp, Write,
 };
 pub use status::{ConsumerStatus, ProjectionStatus, TimerStatus};
 use std::sync::Arc;
@@ -47,6 +47,20 @@ pub struct Outgoing {
     pub key: Option<String>,
     /// Its body.
     pub payload: Vec<u8>,
+}
+
+impl Outgoing {
+    /// The message, with the operator as its source: for [`Admin::append`], or for a broker.
+    pub fn message(self, now: Timestamp) -> Result<Message> {
+        let draft = Draft {
+            name: self.name.into(),
+            version: self.version,
+            topic: Some(self.topic.into()),
+            key: self.key.map(Key::of),
+            payload: Ok(self.payload.into()),
+        };
+        foreign("operator", draft, now).map_err(|failure| Error::invalid(failure.to_string()))
+    }
 }
 
 impl Admin {
@@ -77,15 +91,7 @@ impl Admin {
 
     /// Publishes a message through the log, with the operator as its source.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(Message, Committed)> {
-        let draft = Draft {
-            name: outgoing.name.into(),
-            version: outgoing.version,
-            topic: Some(outgoing.topic.into()),
-            key: outgoing.key.map(Key::of),
-            payload: Ok(outgoing.payload.into()),
-        };
-        let message = foreign("operator", draft, self.clock.now());
-        let message = message.map_err(|failure| Error::invalid(failure.to_string()))?;
+        let message = outgoing.message(self.clock.now())?;
         let committed = self.append(message.clone()).await?;
         Ok((message, committed))
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use sillage_core::{Error, Position, Range, Result, Stored, Text, Timestamp, from_json};
+use sillage_core::{Broker, Error, Position, Range, Result, Stored, Text, Timestamp, from_json};
 
 /// How a consumer stands.
 #[derive(Clone, Debug, Serialize)]
@@ -106,8 +106,8 @@ impl Admin {
             let lowest = passed.iter().map(|passed| passed.unwrap_or_default()).min();
             position = Some(Position(lowest.unwrap_or_default()));
             (lag, waiting_since) = (Some(of_slots.iter().sum()), since);
-        } else if let Some(broker) = &self.broker {
-            let progress = broker.progress(&name, &of).await?;
+        } else if let Some(outside) = self.reads_from(broker) {
+            let progress = outside.progress(&name, &of).await?;
             lag = Some(progress.iter().map(|progress| progress.lag).sum());
         }
         let keys = self.dead_letters(Some(&name), true).await?;
@@ -128,6 +128,11 @@ impl Admin {
             paused: settings.and_then(|s| s["paused"].as_str().map(ToOwned::to_owned)),
             name,
         })
+    }
+
+    /// The broker that was named, if it is of that kind: another one knows nothing of its readers.
+    fn reads_from(&self, name: &str) -> Option<&dyn Broker> {
+        self.broker.as_deref().filter(|broker| broker.capabilities().name == name)
     }
 
     /// How all projections stand.
