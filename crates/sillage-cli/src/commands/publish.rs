@@ -1,4 +1,6 @@
-//! `sillage publish`.
+//! `sillage publish`: through the log, or straight to a broker where no database is named.
+
+mod way;
 
 use crate::{
     data::Payload,
@@ -11,19 +13,18 @@ use crate::{
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sillage::{
-    Commit, CommitError, Message, Position, Text, Write,
-    admin::{Admin, Outgoing},
-    from_json,
-};
+use sillage::{Message, Offset, Position, Text, admin::Outgoing, from_json};
 use std::sync::Arc;
+use way::{Sent, Way};
 
 /// Messages published in one durable write, where they come quickly.
 const BATCH: usize = 256;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "An event's topic is the first word of its name, a command's has `.commands` \
+    after_help = "A message goes into the log of the database, and from there to the broker, if \
+    the app has one. Where only a broker is named, it goes straight there.\n\n\
+    An event's topic is the first word of its name, a command's has `.commands` \
     behind it.\n\nExamples:\n  \
     sillage publish order.commands --name order.create --key o-1 --data @order.json --set \
     note=now\n  sillage tail order --until-end -o jsonl > kept.jsonl\n  \
@@ -53,7 +54,11 @@ struct Published {
     topic: Option<Text>,
     key: Option<String>,
     correlation_id: Text,
-    position: Position,
+    /// In the log.
+    position: Option<Position>,
+    /// At the broker, as far as it tells.
+    partition: Option<u32>,
+    offset: Option<Offset>,
 }
 
 /// What became of many.
@@ -73,6 +78,19 @@ struct NotPublished {
     id: Option<Text>,
     duplicate: bool,
     why: String,
+}
+
+impl Published {
+    fn place(&self) -> String {
+        match (self.position, self.partition, self.offset) {
+            (Some(position), ..) => format!(" at position {position}"),
+            (None, Some(partition), Some(Offset(offset))) => {
+                let topic = printable(self.topic.as_deref().unwrap_or_default());
+                format!(" to {topic}/{partition}@{offset}")
+            }
+            _ => format!(" to {}", printable(self.topic.as_deref().unwrap_or_default())),
+        }
+    }
 }
 
 impl Publish {
@@ -100,23 +118,15 @@ impl Publish {
             )
             .into());
         }
-        let admin = session.admin().await?;
+        let way = Way::find(session).await?;
         let payload = self.payload.make(b"{}").await?.to_vec();
         let outgoing = Outgoing { name, version: self.version, topic, key: self.key, payload };
-        let (message, committed) = admin.publish(outgoing).await?;
-        let published = Published {
-            id: message.id.text(),
-            name: message.name,
-            topic: message.topic,
-            key: message.key.map(|key| key.label().into_owned()),
-            correlation_id: message.correlation_id,
-            position: committed.position,
-        };
+        let published = way.publish(outgoing).await?;
         session.out.one(&published, |published| {
-            let Published { id, name, position, .. } = published;
-            format!("{} is published at position {position}: {id}", printable(name))
+            let Published { id, name, .. } = published;
+            format!("{} is published{}: {id}", printable(name), published.place())
         })?;
-        if session.out.is_table() {
+        if session.out.is_table() && published.position.is_some() {
             session.out.note(format!("`sillage trace {}` shows what follows", published.id));
         }
         Ok(())
@@ -134,8 +144,8 @@ impl Publish {
             )
             .into());
         }
-        let admin = session.admin().await?;
-        let mut many = Many { admin, topic: topic.map(Text::from), summary: Summary::default() };
+        let way = Way::find(session).await?;
+        let mut many = Many { way, topic: topic.map(Text::from), summary: Summary::default() };
         many.publish_all(Lines::start()).await?;
         let summary = many.summary;
         session.out.one(&summary, |summary| {
@@ -153,7 +163,7 @@ impl Publish {
 }
 
 struct Many {
-    admin: Admin,
+    way: Way,
     topic: Option<Text>,
     summary: Summary,
 }
@@ -196,33 +206,32 @@ impl Many {
 
     /// Each succeeds or fails on its own; one durable write for all.
     async fn publish(&mut self, events: &[(usize, &[u8])]) -> Result<()> {
-        let (mut commits, mut sent) = (vec![], vec![]);
+        let (mut messages, mut sent) = (vec![], vec![]);
         for (line, json) in events {
             match self.read(json) {
                 Ok(message) => {
                     sent.push((*line, message.id.text()));
-                    let write = Write::Append { stream: None, message: Arc::new(message) };
-                    commits.push(Commit { conditions: vec![], writes: vec![write] });
+                    messages.push(Arc::new(message));
                 }
                 Err(error) => self.not_published(*line, None, false, error.to_string()),
             }
         }
-        if commits.is_empty() {
+        if messages.is_empty() {
             return Ok(());
         }
-        let outcomes = self.admin.database().commit(commits).await;
+        let outcomes = self.way.send(messages).await?;
         for ((line, id), outcome) in sent.into_iter().zip(outcomes) {
             match outcome {
-                Ok(committed) => {
+                Sent::Published(position) => {
                     self.summary.published += 1;
-                    self.summary.position = self.summary.position.max(Some(committed.position));
+                    self.summary.position = self.summary.position.max(position);
                 }
-                Err(CommitError::AlreadyHandled) => {
+                Sent::Duplicate => {
                     let why = "a message of this source and id is in the log already".to_owned();
                     self.not_published(line, Some(id), true, why);
                 }
-                Err(CommitError::Failed(error)) => return Err(error.into()),
-                Err(error) => self.not_published(line, Some(id), false, error.to_string()),
+                Sent::Refused(why) => self.not_published(line, Some(id), false, why),
+                Sent::Failed(error) => return Err(error.into()),
             }
         }
         Ok(())

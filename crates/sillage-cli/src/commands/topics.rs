@@ -1,11 +1,12 @@
 //! `sillage topics`: of the broker where one is named, else of the log.
 
 mod create;
-mod outside;
+pub(super) mod outside;
 mod within;
 
 use super::unique;
 use crate::{
+    failure::{Exit, Refusal},
     output::{Column, UNKNOWN},
     session::Session,
     text::printable,
@@ -122,6 +123,15 @@ fn join(names: Option<&BTreeSet<String>>) -> String {
         Some(names) if names.is_empty() => "-".to_owned(),
         Some(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// A broker has no topic of that name.
+pub(super) fn no_topic(broker: &str, topic: &str) -> Refusal {
+    Refusal::new(
+        Exit::NotFound,
+        format!("{broker} has no topic `{topic}`"),
+        format!("`sillage topics list` shows them, `sillage topics create {topic}` makes it"),
+    )
 }
 
 /// The one topic of that name, or that has it in it.

@@ -6,6 +6,7 @@ use super::{
     reader::{Age, Reader, Step},
 };
 use crate::{
+    commands::topics::{no_topic, outside},
     failure::{Exit, Refusal},
     session::Session,
 };
@@ -25,7 +26,7 @@ impl Tail {
         let start = start(from, now)?;
         let wanted = Wanted { tail: self, times: from.times(now) };
         let until = self.until_end || wanted.times.1.is_some();
-        let topics = topics(broker, &self.topic).await?;
+        let topics = self.topics(broker, session).await?;
         if self.topic.is_empty() {
             let names: Vec<_> = topics.iter().map(|topic| &*topic.name).collect();
             session.out.note(format!("topics: {}", names.join(", ")));
@@ -46,6 +47,23 @@ impl Tail {
         reader.close().await;
         ended
     }
+
+    /// Those named, or all.
+    async fn topics(&self, broker: &dyn Broker, session: &Session) -> Result<Vec<TopicStatus>> {
+        let name = broker.capabilities().name;
+        if self.topic.is_empty() {
+            let all = outside::all(broker, session).await?;
+            let next = "name those to follow: `sillage tail TOPIC…`";
+            let none = || Refusal::new(Exit::NotFound, format!("{name} tells of no topics"), next);
+            return if all.is_empty() { Err(none().into()) } else { Ok(all) };
+        }
+        let topics = broker.topics(&self.topic).await?;
+        let is_there = |wanted: &&Text| topics.iter().any(|topic| topic.name == **wanted);
+        match self.topic.iter().find(|wanted| !is_there(wanted)) {
+            None => Ok(topics),
+            Some(missing) => Err(no_topic(name, missing).into()),
+        }
+    }
 }
 
 fn start(from: From, now: Timestamp) -> Result<Start, Refusal> {
@@ -59,20 +77,6 @@ fn start(from: From, now: Timestamp) -> Result<Start, Refusal> {
             "say `start`, `end`, `-N` or `@-10m`; `--broker embedded` follows the log",
         )),
     }
-}
-
-/// Those named, or all.
-async fn topics(broker: &dyn Broker, named: &[Text]) -> Result<Vec<TopicStatus>> {
-    let topics = broker.topics(named).await?;
-    let missing = named.iter().find(|name| !topics.iter().any(|topic| topic.name == **name));
-    let broker = broker.capabilities().name;
-    let what = match missing {
-        Some(name) => format!("{broker} has no topic `{name}`"),
-        None if topics.is_empty() => format!("{broker} has no topics"),
-        None => return Ok(topics),
-    };
-    let next = "`sillage topics list` shows them, `sillage topics create NAME` makes one";
-    Err(Refusal::new(Exit::NotFound, what, next).into())
 }
 
 /// What is shown, and how much of it.

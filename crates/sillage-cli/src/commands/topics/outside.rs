@@ -14,11 +14,12 @@ const COLUMNS: [Column<Line>; 4] = [
 
 pub(super) async fn list(broker: &dyn Broker, session: &mut Session) -> Result<()> {
     let consumers = declared(session).await;
-    let mut topics: Vec<_> = broker.topics(&[]).await?;
-    topics.sort_by(|one, other| one.name.cmp(&other.name));
+    let topics = known(broker, consumers.as_ref()).await?;
     if topics.is_empty() {
         let name = broker.capabilities().name;
-        session.out.note(format!("{name} has no topics; `sillage topics create NAME` makes one"));
+        session
+            .out
+            .note(format!("{name} tells of no topics; `sillage topics create NAME` makes one"));
     }
     let topics = topics.into_iter().map(|topic| Line::at_broker(topic, consumers.as_ref()));
     let topics: Vec<_> = topics.collect();
@@ -26,16 +27,42 @@ pub(super) async fn list(broker: &dyn Broker, session: &mut Session) -> Result<(
 }
 
 pub(super) async fn show(broker: &dyn Broker, given: &str, session: &Session) -> Result<Line> {
+    let consumers = declared(session).await;
     let named = broker.topics(&[Text::from(given)]).await?.pop();
     let topic = match named {
         Some(topic) => topic,
-        None => abbreviated(broker, given).await?,
+        None => abbreviated(broker, given, consumers.as_ref()).await?,
     };
-    Ok(Line::at_broker(topic, declared(session).await.as_ref()))
+    Ok(Line::at_broker(topic, consumers.as_ref()))
 }
 
-async fn abbreviated(broker: &dyn Broker, given: &str) -> Result<TopicStatus> {
+/// All that the broker lists. Not every broker lists any: so also those that apps read.
+async fn known(broker: &dyn Broker, consumers: Option<&Consumers>) -> Result<Vec<TopicStatus>> {
     let mut topics = broker.topics(&[]).await?;
+    let read = consumers.into_iter().flat_map(Consumers::keys);
+    let unlisted = read.filter(|read| !topics.iter().any(|topic| *topic.name == ***read));
+    let unlisted: Vec<_> = unlisted.map(|read| Text::from(read.as_str())).collect();
+    if !unlisted.is_empty() {
+        topics.extend(broker.topics(&unlisted).await?);
+    }
+    topics.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(topics)
+}
+
+/// The same, for who wants to read them.
+pub(in crate::commands) async fn all(
+    broker: &dyn Broker,
+    session: &Session,
+) -> Result<Vec<TopicStatus>> {
+    known(broker, declared(session).await.as_ref()).await
+}
+
+async fn abbreviated(
+    broker: &dyn Broker,
+    given: &str,
+    consumers: Option<&Consumers>,
+) -> Result<TopicStatus> {
+    let mut topics = known(broker, consumers).await?;
     let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
     let name = resolve(given, &names)?;
     topics.retain(|topic| topic.name == name);
