@@ -30,13 +30,17 @@
 //! *Guarantees.* Apart from the suites, nothing here reads the machine's time of day or waits for
 //! real time.
 
+mod broker;
 mod clock;
 pub mod conformance;
+mod held;
 mod memory;
 mod scenario;
 pub mod servers;
 
+pub use broker::MemoryBroker;
 pub use clock::{ManualClock, TokioClock};
+pub use held::Held;
 pub use memory::Memory;
 pub use scenario::{Deliver, Given, When, deliver, fold, given, recorded};
 /// The machine's clock, for the fixtures of suites that run on real time.

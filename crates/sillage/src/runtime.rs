@@ -7,6 +7,7 @@ mod kill_switch;
 mod lane;
 pub(crate) mod leased;
 pub(crate) mod member;
+pub(crate) mod outlet;
 pub(crate) mod parking;
 pub(crate) mod relay;
 pub(crate) mod retry;

@@ -17,6 +17,7 @@ use super::{
     health::Vital,
     kill_switch::KillSwitch,
     lane::{LaneId, Lanes},
+    outlet::Outlet,
     parking::{self, Head},
     retry::Retry,
     slots::Slots,
@@ -28,8 +29,8 @@ pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Broker, Clock, Commit, Database, Decision, Inbound, Partition, PublishError,
-    Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp,
+    BoxFuture, Clock, Commit, Database, Decision, Inbound, Partition, PublishError, Receipt,
+    Receiver, Result, Settler, Start, Stored, Text, Timestamp,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -77,7 +78,10 @@ pub(crate) struct Means {
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) committer: Option<Committer>,
-    pub(crate) broker: Arc<dyn Broker>,
+    /// Messages are in the log of this database.
+    pub(crate) is_log: bool,
+    /// Where effects go, where there is no database.
+    pub(crate) outlet: Arc<Outlet>,
     pub(crate) control: watch::Sender<Control>,
     pub(crate) vital: Arc<Vital>,
     pub(crate) stop: CancellationToken,
@@ -153,8 +157,6 @@ pub(crate) struct Member {
     control: watch::Receiver<Control>,
     settled_at: Duration,
     forgets_at: Duration,
-    /// Messages are in the log of this database.
-    is_log: bool,
     throttled: bool,
     paused: bool,
     /// Elapsed time when the last turn began.
@@ -197,7 +199,6 @@ impl Member {
             control: means.control.subscribe(),
             settled_at: Duration::ZERO,
             forgets_at: Duration::ZERO,
-            is_log: means.broker.capabilities().is_log,
             throttled: false,
             paused,
             now: Duration::ZERO,

@@ -11,20 +11,15 @@
 //! order: consumers drop that by its ids. While the broker is away everything waits, and no
 //! attempt is spent.
 
-use super::{member::Spec, retry::Retry};
+use super::{member::Spec, outlet::Outlet, retry::Retry};
 use crate::{
     handler::{AnyHandler, Context, Handled},
     names,
 };
 use sillage_core::{
     Broker, Effects, ErrorKind, Failure, Header, Message, PublishError, Result, Start, Text,
-    TopicSpec,
 };
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::ReusableBoxFuture;
 use uuid::Uuid;
 
@@ -38,7 +33,7 @@ const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The consumer of the log that publishes to `broker`.
 pub(crate) fn spec(broker: Arc<dyn Broker>, incarnation: Uuid) -> Spec {
     let incarnation = Text::from(incarnation.to_string());
-    let relay = Relay(Arc::new(Inner { broker, incarnation, topics: Mutex::default() }));
+    let relay = Relay(Arc::new(Inner { outlet: Outlet::new(broker), incarnation }));
     let in_lane = [100, 1_000, 5_000, 20_000].map(Duration::from_millis);
     Spec {
         name: names::RELAY.into(),
@@ -60,10 +55,8 @@ pub(crate) fn spec(broker: Arc<dyn Broker>, incarnation: Uuid) -> Spec {
 struct Relay(Arc<Inner>);
 
 struct Inner {
-    broker: Arc<dyn Broker>,
+    outlet: Outlet,
     incarnation: Text,
-    /// Those that are there.
-    topics: Mutex<HashSet<Text>>,
 }
 
 impl AnyHandler for Relay {
@@ -79,39 +72,20 @@ impl AnyHandler for Relay {
 impl Inner {
     async fn carry(&self, context: &Context) -> Result<(), Failure> {
         let message = &context.message;
-        let Some(topic) = message.topic.clone() else { return Ok(()) };
-        if message.is_copy() {
+        if message.topic.is_none() || message.is_copy() {
             return Ok(());
         }
-        self.ensure(&topic).await.map_err(away)?;
-        let carried = vec![Arc::new(self.with_sequence(context))];
-        let published = self.broker.publish(carried).await.pop();
-        let error = match published {
-            Some(Ok(_)) => return Ok(()),
-            Some(Err(error)) => error,
-            None => return Err(Failure::transient("the broker gave no answer")),
-        };
-        self.topics().remove(&topic);
-        Err(match error {
-            PublishError::Unknown(error) => away(error),
+        match self.outlet.publish(vec![Arc::new(self.with_sequence(context))]).await.pop() {
+            Some(Ok(_)) => Ok(()),
+            // It waits in its lane, and no attempt is spent.
+            Some(Err(PublishError::Unknown(error))) => Err(Failure::unavailable("broker", error)),
             // Nobody has subscribed to it yet, or somebody has deleted it.
-            PublishError::Refused(error) if error.kind() == ErrorKind::NotFound => error.into(),
-            PublishError::Refused(error) => Failure::permanent(error),
-        })
-    }
-
-    async fn ensure(&self, topic: &Text) -> Result<()> {
-        if self.topics().contains(topic) {
-            return Ok(());
+            Some(Err(PublishError::Refused(error))) if error.kind() == ErrorKind::NotFound => {
+                Err(error.into())
+            }
+            Some(Err(PublishError::Refused(error))) => Err(Failure::permanent(error)),
+            None => Err(Failure::transient("the broker gave no answer")),
         }
-        let spec = TopicSpec { name: topic.clone(), partitions: None };
-        self.broker.ensure(&[spec]).await?;
-        self.topics().insert(topic.clone());
-        Ok(())
-    }
-
-    fn topics(&self) -> std::sync::MutexGuard<'_, HashSet<Text>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where in which log it is, for whoever keeps a copy of that log.
@@ -127,9 +101,4 @@ impl Inner {
         }
         message
     }
-}
-
-/// It waits in its lane, and no attempt is spent.
-fn away(error: sillage_core::Error) -> Failure {
-    Failure::unavailable("broker", error)
 }

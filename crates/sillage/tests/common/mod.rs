@@ -110,7 +110,7 @@ impl Harness {
         assert_eq!(tally.received, received, "{tally:?}");
         let sum = tally.done + tally.parked + tally.ignored + tally.duplicates;
         assert_eq!(tally.received, sum, "{tally:?}");
-        assert_eq!(status.lag, 0);
+        assert_eq!(status.lag, Some(0));
     }
 
     pub async fn garbage(&self, key: &str, payload: &str) {

@@ -257,7 +257,7 @@ impl Member {
 
     fn park(&mut self, lane: LaneId, next: Next, failure: &Failure) {
         let now = self.means.clock.now();
-        let is_log = self.is_log;
+        let is_log = self.means.is_log;
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let next_try = match next {
             Next::Park(delay) => Some(now + delay),

@@ -124,7 +124,7 @@ impl Member {
     }
 
     fn append(&mut self, lane: LaneId, key: &Key) {
-        let is_log = self.is_log;
+        let is_log = self.means.is_log;
         let now = self.means.clock.elapsed();
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let (delivery, place) = (work.delivery.clone(), work.partition);

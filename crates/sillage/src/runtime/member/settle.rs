@@ -29,8 +29,9 @@ impl Member {
 
     pub(super) fn settle_due(&self) -> Option<Duration> {
         let moved = self.owned().any(|p| !p.settling && !p.finished.is_empty());
-        let revoked = self.owned().filter_map(|p| p.revoked).min();
-        moved.then_some(self.settled_at + SETTLE).into_iter().chain(revoked).min()
+        let revoked = self.owned().filter(|p| !p.settling).filter_map(|p| p.revoked).min();
+        let next = self.settled_at + SETTLE;
+        moved.then_some(next).into_iter().chain(revoked.map(|end| end.max(next))).min()
     }
 
     fn settle_one(&mut self, place: usize, time: Duration) {
@@ -97,7 +98,7 @@ impl Member {
     /// at a higher offset, so there its row is kept for the redelivery horizon.
     fn forgotten(&mut self, place: usize, offset: Offset) -> Option<Write> {
         let consumer = self.means.spec.name.clone();
-        if self.is_log {
+        if self.means.is_log {
             let partition = self.partitions[place].name.clone();
             return (offset > Offset(0)).then_some(Write::Forget {
                 consumer,
@@ -116,7 +117,7 @@ impl Member {
 
     /// Where the inbox row of a delivery may be forgotten; see [`Member::forgotten`].
     pub(super) fn forgettable(&self, place: usize, offset: Offset) -> (Text, u64) {
-        if self.is_log {
+        if self.means.is_log {
             (self.partitions[place].name.clone(), offset.0)
         } else {
             (names::BY_AGE.into(), seconds(self.means.clock.now()))

@@ -190,8 +190,8 @@ impl Member {
     }
 
     fn send_out(&mut self, lane: LaneId, dead: bool, messages: Vec<Arc<Message>>) {
-        let receipts = self.means.broker.publish(messages);
-        self.fetch(async move { Fetched::Published(lane, dead, receipts.await) });
+        let outlet = self.means.outlet.clone();
+        self.fetch(async move { Fetched::Published(lane, dead, outlet.publish(messages).await) });
     }
 
     /// The conditions under which this member's commits for a partition hold.

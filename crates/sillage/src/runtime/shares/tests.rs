@@ -3,12 +3,8 @@
 use super::*;
 use crate::log_broker::{SLOTS, partition};
 use proptest::{prelude::*, sample::Index};
-use sillage_core::{
-    BoxFuture, CommitError, Committed, Condition, Decision, Filter, Head, Page, Position, Recorded,
-    Stored, Transaction, Version,
-};
-use sillage_testkit::{Memory, TokioClock};
-use tokio::sync::watch;
+use sillage_core::Condition;
+use sillage_testkit::{Held, Memory, TokioClock};
 
 #[test]
 fn shares_are_fair_and_together_are_all_slots() {
@@ -47,7 +43,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// A member and its way to the database, which can be held up.
 struct Member {
     slots: Arc<Shares>,
-    stalled: watch::Sender<bool>,
+    way: Held,
     /// Slots that it drains, and when it is done.
     draining: Vec<(u32, Duration)>,
 }
@@ -70,13 +66,15 @@ impl World {
             Act::Join if count < 4 => self.join(),
             Act::Leave(member) if count > 0 => {
                 let member = self.members.swap_remove(member.index(count));
-                member.stalled.send_replace(false);
+                member.way.hold(false);
                 member.slots.close().await.unwrap();
             }
-            Act::Die(member) if count > 0 => drop(self.members.swap_remove(member.index(count))),
+            Act::Die(member) if count > 0 => {
+                self.members.swap_remove(member.index(count)).way.hold(true);
+            }
             Act::Stall(member) if count > 0 => {
-                let stalled = &self.members[member.index(count)].stalled;
-                stalled.send_modify(|stalled| *stalled = !*stalled);
+                let way = &self.members[member.index(count)].way;
+                way.hold(!way.is_held());
             }
             Act::Pass(time) => self.pass(time).await,
             _ => {}
@@ -84,14 +82,14 @@ impl World {
     }
 
     fn join(&mut self) {
-        let (stalled, until) = watch::channel(false);
-        let database = Arc::new(Held { memory: self.memory.clone(), stalled: until });
+        let way = Held::new(Arc::new(self.memory.clone()));
+        let database = Arc::new(way.clone());
         let all = (0..SLOTS).map(partition).collect();
         let consumer = "shop/billing".into();
         let slots = Shares::new(database, self.clock.clone(), consumer, Policy::Fair, all);
         let slots = Arc::new(slots);
         slots.keep();
-        self.members.push(Member { slots, stalled, draining: vec![] });
+        self.members.push(Member { slots, way, draining: vec![] });
     }
 
     async fn pass(&mut self, time: Duration) {
@@ -134,7 +132,7 @@ impl Member {
             }
             self.slots.change_taken();
         }
-        if *self.stalled.borrow() {
+        if self.way.is_held() {
             return;
         }
         let done: Vec<_> = self.draining.extract_if(.., |(_, end)| *end <= now).collect();
@@ -162,7 +160,7 @@ proptest! {
                 world.act(act).await;
             }
             for member in &world.members {
-                member.stalled.send_replace(false);
+                member.way.hold(false);
             }
             world.join();
             world.pass(Duration::from_secs(60)).await;
@@ -174,91 +172,5 @@ proptest! {
             prop_assert_eq!(owned, shares);
             Ok(())
         })?;
-    }
-}
-
-/// A database that does not answer this member while it stalls.
-struct Held {
-    memory: Memory,
-    stalled: watch::Receiver<bool>,
-}
-
-impl Held {
-    fn then<'a, T>(&'a self, call: BoxFuture<'a, T>) -> BoxFuture<'a, T>
-    where
-        T: 'a,
-    {
-        let mut stalled = self.stalled.clone();
-        Box::pin(async move {
-            // A member that died is never answered.
-            if stalled.wait_for(|stalled| !stalled).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            call.await
-        })
-    }
-}
-
-impl Database for Held {
-    fn commit(&self, batch: Vec<Commit>) -> BoxFuture<'_, Vec<Result<Committed, CommitError>>> {
-        self.then(self.memory.commit(batch))
-    }
-    fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>>> {
-        self.then(self.memory.begin())
-    }
-    fn stream<'a>(
-        &'a self,
-        stream: &'a str,
-        after: Version,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<Recorded>>> {
-        self.then(self.memory.stream(stream, after, max))
-    }
-    fn log<'a>(
-        &'a self,
-        after: Position,
-        filter: &'a Filter,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Page>> {
-        self.then(self.memory.log(after, filter, max))
-    }
-    fn head(&self) -> BoxFuture<'_, Result<Head>> {
-        self.then(self.memory.head())
-    }
-    fn get<'a>(
-        &'a self,
-        collection: &'a str,
-        ids: &'a [&'a str],
-    ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
-        self.then(self.memory.get(collection, ids))
-    }
-    fn list<'a>(
-        &'a self,
-        collection: &'a str,
-        range: Range<'a>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<Stored>>> {
-        self.then(self.memory.list(collection, range, max))
-    }
-    fn decisions<'a>(
-        &'a self,
-        consumer: &'a str,
-        deliveries: &'a [(Text, Text)],
-    ) -> BoxFuture<'a, Result<Vec<Option<Decision>>>> {
-        self.then(self.memory.decisions(consumer, deliveries))
-    }
-    fn lease<'a>(
-        &'a self,
-        name: &'a str,
-        owner: Uuid,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<Option<Epoch>>> {
-        self.then(self.memory.lease(name, owner, ttl))
-    }
-    fn now(&self) -> BoxFuture<'_, Result<Timestamp>> {
-        self.then(self.memory.now())
-    }
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        self.then(self.memory.changed(position))
     }
 }
