@@ -1,0 +1,509 @@
+//! The thread that always polls: it gathers deliveries, and does what the group, the member and
+//! the broker ask for, one after the other.
+
+use super::{
+    Command,
+    assignments::{Assignments, Phase, offset},
+    context::{Context, Event},
+    decode::Decoder,
+    jobs::{At, Jobs, Placed},
+    outbox::Outbox,
+};
+use crate::{admin::list, error, offsets::Ends};
+use rdkafka::{
+    Message as _, Offset as Position, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    types::RDKafkaErrorCode as Code,
+};
+use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Result, Settled, Subscription};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+/// Records gathered at once.
+const BATCH: usize = 512;
+/// With nothing to do the thread is woken by the client; this is for what it is not woken for.
+const IDLE: Duration = Duration::from_millis(100);
+/// For placing a partition.
+const PLACE: Duration = Duration::from_secs(1);
+/// Idle turns until offsets are looked at again: 5 s.
+const LOOK_AGAIN: u32 = 50;
+
+pub(super) struct Poller {
+    consumer: Arc<BaseConsumer<Context>>,
+    subscription: Subscription,
+    outbox: Arc<Outbox>,
+    jobs: Jobs,
+    assignments: Assignments,
+    decoder: Decoder,
+    /// The group waits to hear that these were taken.
+    arriving: Option<Vec<Partition>>,
+    gathered: Gathered,
+    /// Something stopped, and which partition it is was not found out: turns until the next look.
+    look_in: Option<u32>,
+    leaving: bool,
+}
+
+/// Deliveries of one turn, by place.
+#[derive(Default)]
+struct Gathered {
+    batches: VecDeque<(usize, Vec<Delivery>)>,
+    /// The place of the last record: they come in runs. The topic by its address in the client,
+    /// which is the same as long as a partition of it is assigned.
+    last: Option<(usize, i32, usize)>,
+}
+
+impl Poller {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Context>>,
+        subscription: Subscription,
+        outbox: Arc<Outbox>,
+        jobs: Jobs,
+    ) -> Poller {
+        Poller {
+            consumer,
+            subscription,
+            outbox,
+            jobs,
+            assignments: Assignments::default(),
+            decoder: Decoder::default(),
+            arriving: None,
+            gathered: Gathered::default(),
+            look_in: None,
+            leaving: false,
+        }
+    }
+
+    /// Polls until the consumer is closed and has left the group.
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        while !(self.leaving && self.jobs.are_done()) {
+            let mut is_busy = false;
+            while let Ok(command) = commands.try_recv() {
+                self.obey(command);
+                is_busy = true;
+            }
+            for event in self.consumer.context().events() {
+                self.heed(event);
+                is_busy = true;
+            }
+            is_busy |= self.gather();
+            self.tend();
+            if !is_busy {
+                self.rest();
+            }
+        }
+        self.leave();
+    }
+
+    fn rest(&mut self) {
+        thread::park_timeout(IDLE);
+        self.look_in = self.look_in.map(|turns| turns.saturating_sub(1));
+    }
+
+    /// Does what it is told.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Settle(settled) => self.settle(&settled),
+            Command::Release(partitions) => self.release(&partitions),
+            Command::Pause(partitions) => self.assignments.hold(&partitions, true),
+            Command::Resume(partitions) => self.assignments.hold(&partitions, false),
+            Command::Close => {
+                self.leaving = true;
+                self.jobs.leave();
+            }
+            Command::Placed(placed) => {
+                self.jobs.answered();
+                self.placed(placed);
+            }
+            Command::Ranged(ranged) => {
+                self.jobs.answered();
+                self.ranged(ranged);
+            }
+        }
+    }
+
+    /// Does what the group wants.
+    fn heed(&mut self, event: Event) {
+        match event {
+            Event::Assigned(partitions) => {
+                self.jobs.place(partitions.clone());
+                self.arriving = Some(partitions);
+            }
+            Event::Revoked { partitions, lost } => {
+                if lost {
+                    self.lose();
+                }
+                let draining = self.assignments.revoke(partitions);
+                self.outbox.forget(&draining);
+                if !draining.is_empty() {
+                    self.outbox.push([Inbound::Revoked(draining)]);
+                }
+            }
+            Event::Committed { partitions, error: None } => {
+                self.outbox.settled(None);
+                self.assignments.stored(&partitions);
+            }
+            Event::Committed { error: Some(code), .. } => self.uncommitted(code),
+        }
+    }
+
+    fn uncommitted(&self, code: Code) {
+        // The group moves on without us, or there was nothing to commit: no trouble of settling.
+        let is_usual = matches!(
+            code,
+            Code::NoOffset
+                | Code::AssignmentLost
+                | Code::RebalanceInProgress
+                | Code::IllegalGeneration
+                | Code::UnknownMemberId
+        );
+        let consumer = &self.subscription.consumer;
+        tracing::debug!(target: "sillage_kafka", %consumer, %code, "offsets were not committed");
+        if !is_usual {
+            self.outbox.settled(Some(code));
+        }
+    }
+
+    /// What has to be looked at in each turn.
+    fn tend(&mut self) {
+        if !self.subscription.broadcast && self.consumer.assignment_lost() {
+            self.lose();
+        }
+        if let Some(returned) = self.assignments.returned() {
+            self.give_back(&returned);
+        }
+        self.place_again();
+        let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
+        self.on_list(&pause, Position::Invalid, "pausing", BaseConsumer::pause);
+        self.on_list(&resume, Position::Invalid, "resuming", BaseConsumer::resume);
+        if self.look_in == Some(0) {
+            self.look();
+        }
+    }
+
+    /// Calls the client with a list; what it refuses is no more than told.
+    fn on_list(
+        &self,
+        partitions: &[Partition],
+        position: Position,
+        what: &str,
+        call: impl Fn(&BaseConsumer<Context>, &TopicPartitionList) -> KafkaResult<()>,
+    ) {
+        if partitions.is_empty() {
+            return;
+        }
+        let list = list(partitions.iter().map(|partition| (partition, position)));
+        let called = list.map(|list| call(&self.consumer, &list));
+        if let Ok(Err(error)) = called {
+            let consumer = &self.subscription.consumer;
+            tracing::debug!(target: "sillage_kafka", %consumer, %error, what, "refused");
+        }
+    }
+
+    /// Everything is another member's already: nothing of it is settled any more.
+    fn lose(&mut self) {
+        let all: Vec<Partition> = self
+            .assignments
+            .all()
+            .filter(|place| place.phase != Phase::Gone)
+            .map(|place| place.partition.clone())
+            .collect();
+        // What is stored would be committed when the partitions are given up.
+        self.on_list(&all, Position::Invalid, "forgetting offsets", BaseConsumer::store_offsets);
+        self.outbox.forget(&all);
+        let lost = self.assignments.lose();
+        if !lost.is_empty() {
+            tracing::warn!(
+                target: "sillage_kafka",
+                consumer = %self.subscription.consumer,
+                partitions = lost.len(),
+                "partitions are another member's already: this one did not answer for too long"
+            );
+            self.outbox.push([Inbound::Lost(lost)]);
+        }
+    }
+
+    /// The client settles what is stored, and the group gives them to others.
+    fn give_back(&mut self, partitions: &[Partition]) {
+        self.gathered.last = None;
+        let call = BaseConsumer::incremental_unassign;
+        self.on_list(partitions, Position::Invalid, "giving back", call);
+    }
+
+    /// Takes partitions whose beginnings are known.
+    fn placed(&mut self, placed: Vec<Placed>) {
+        let Some(arriving) = self.arriving.take() else { return };
+        self.gathered.last = None;
+        // Nothing is known when the group is being left: it is told what it waits for.
+        let offsets = placed.iter().map(|placed| {
+            let (At::Stored(offset) | At::Start(offset) | At::Gone(offset, _)) = placed.at;
+            (&placed.partition, Position::Offset(offset.cast_signed()))
+        });
+        let taken = list(offsets).and_then(|list| {
+            let taken = if self.subscription.broadcast {
+                self.consumer.assign(&list)
+            } else {
+                self.consumer.incremental_assign(&list)
+            };
+            taken.map_err(|error| error::describe("partitions cannot be taken", error))
+        });
+        if let Err(error) = taken {
+            let count = arriving.len();
+            tracing::warn!(target: "sillage_kafka", %error, count, "an assignment failed");
+            return self.outbox.fail(error);
+        }
+        let (mut flowing, mut paused, mut opening) = (vec![], vec![], vec![]);
+        for Placed { partition, at } in placed {
+            let (offset, phase) = match at {
+                At::Stored(offset) => (offset, Phase::Flowing),
+                At::Start(offset) if self.subscription.broadcast => (offset, Phase::Flowing),
+                At::Start(offset) => (offset, Phase::Opening),
+                At::Gone(offset, _) => (offset, Phase::Stopped),
+            };
+            if self.assignments.take(&partition, offset, phase) {
+                paused.push(partition.clone());
+            }
+            match at {
+                At::Gone(offset, ends) => self.stop(&partition, offset, ends),
+                At::Start(offset) if phase == Phase::Opening => opening.push((partition, offset)),
+                _ => flowing.push(partition),
+            }
+        }
+        self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
+        self.open(&opening);
+        if !flowing.is_empty() {
+            self.outbox.push([Inbound::Assigned(flowing)]);
+        }
+    }
+
+    /// Commits where these start before anything of them is delivered: else a crash would say it
+    /// anew, and `Latest` would skip what came in between. What fails is done by the timer.
+    fn open(&self, starts: &[(Partition, u64)]) {
+        if starts.is_empty() {
+            return;
+        }
+        let place = |(partition, offset): &(Partition, u64)| {
+            (partition.clone(), Position::Offset(offset.cast_signed()))
+        };
+        let places: Vec<_> = starts.iter().map(place).collect();
+        let list = list(places.iter().map(|(partition, position)| (partition, *position)));
+        let Ok(list) = list else { return };
+        let stored = self.consumer.store_offsets(&list);
+        let committed =
+            stored.and_then(|()| self.consumer.commit_consumer_state(CommitMode::Async));
+        if let Err(error) = committed {
+            let consumer = &self.subscription.consumer;
+            tracing::debug!(target: "sillage_kafka", %consumer, %error, "a start is not stored yet");
+        }
+    }
+
+    /// Has the client read from where partitions are settled, which then flow.
+    fn place_again(&mut self) {
+        let placing = self.assignments.in_phase(Phase::Placing);
+        if placing.is_empty() {
+            return;
+        }
+        let settled = |partition: &Partition| {
+            let places = &mut self.assignments;
+            let number = places.find(partition)?;
+            Some(Position::Offset(places.place(number).settled.cast_signed()))
+        };
+        let positions: Vec<_> =
+            placing.iter().map(settled).map(|at| at.unwrap_or(Position::Invalid)).collect();
+        let Ok(list) = list(placing.iter().zip(positions)) else { return };
+        let placed = match self.consumer.seek_partitions(list, PLACE) {
+            Ok(placed) => placed,
+            Err(error) => {
+                return tracing::debug!(target: "sillage_kafka", %error, "placing takes longer");
+            }
+        };
+        let is_placed = |partition: &Partition| {
+            let number = partition.number.cast_signed();
+            let element = placed.find_partition(&partition.topic, number);
+            element.is_some_and(|element| element.error().is_ok())
+        };
+        let flowing: Vec<Partition> =
+            placing.into_iter().filter(is_placed).filter(|p| self.assignments.placed(p)).collect();
+        if !flowing.is_empty() {
+            self.outbox.push([Inbound::Assigned(flowing)]);
+        }
+    }
+
+    fn settle(&mut self, settled: &[Settled]) {
+        let next = |settled: &Settled| {
+            let next = self.assignments.settle(settled)?;
+            Some((settled.partition.clone(), Position::Offset(next.cast_signed())))
+        };
+        let stored: Vec<_> = settled.iter().filter_map(next).collect();
+        if stored.is_empty() || self.subscription.broadcast {
+            return;
+        }
+        let list = list(stored.iter().map(|(partition, position)| (partition, *position)));
+        let kept = list.map(|list| self.consumer.store_offsets(&list));
+        if let Ok(Err(error)) = kept {
+            let consumer = &self.subscription.consumer;
+            tracing::debug!(target: "sillage_kafka", %consumer, %error, "settled too late");
+        }
+    }
+
+    fn release(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if self.assignments.release(partition) {
+                self.outbox.forget(std::slice::from_ref(partition));
+            }
+        }
+    }
+
+    /// Gathers what is there, and hands it over. `false`: there was nothing.
+    fn gather(&mut self) -> bool {
+        let consumer = self.consumer.clone();
+        let calls = consumer.context().calls();
+        let mut count = 0;
+        while count < BATCH {
+            match consumer.poll(Duration::ZERO) {
+                Some(Ok(record)) => self.take(&record),
+                Some(Err(error)) => self.failed(&error),
+                None => break,
+            }
+            count += 1;
+        }
+        let batches = self.gathered.batches.drain(..);
+        let assignments = &mut self.assignments;
+        let batches: Vec<Inbound> = batches
+            .map(|(place, batch)| {
+                Inbound::Batch(assignments.place(place).partition.clone(), batch)
+            })
+            .collect();
+        if !batches.is_empty() {
+            self.outbox.push(batches);
+        }
+        count > 0 || calls != consumer.context().calls()
+    }
+
+    fn take(&mut self, record: &BorrowedMessage<'_>) {
+        let Some(place) = self.place_of(record) else { return };
+        let offset = offset(record.offset());
+        if !self.assignments.deliver(place, offset.0) {
+            return;
+        }
+        let topic = &self.assignments.place(place).partition.topic;
+        let message = Arc::new(self.decoder.read(record, topic));
+        let delivery = Delivery { offset, message };
+        match self.gathered.batches.iter_mut().rev().find(|(number, _)| *number == place) {
+            Some((_, batch)) => batch.push(delivery),
+            None => self.gathered.batches.push_back((place, vec![delivery])),
+        }
+    }
+
+    fn place_of(&mut self, record: &BorrowedMessage<'_>) -> Option<usize> {
+        // Compared and never followed.
+        let (topic, number) = (record.topic_ptr() as usize, record.partition());
+        if let Some((last, partition, place)) = self.gathered.last
+            && (last, partition) == (topic, number)
+        {
+            return Some(place);
+        }
+        let partition =
+            Partition { topic: record.topic().into(), number: number.unsigned_abs() };
+        let place = self.assignments.find(&partition)?;
+        self.gathered.last = Some((topic, number, place));
+        Some(place)
+    }
+
+    /// An error instead of a record.
+    fn failed(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        if code == Code::AutoOffsetReset {
+            return self.look();
+        }
+        let consumer = &self.subscription.consumer;
+        let why = self.consumer.context().reason().unwrap_or_else(|| code.to_string());
+        match error::kind(code) {
+            // The client goes on trying by itself.
+            ErrorKind::Unavailable if code != Code::AllBrokersDown => {
+                tracing::info!(target: "sillage_kafka", %consumer, %code, why, "receiving waits");
+            }
+            kind => {
+                let sentence = format!("consumer `{consumer}` cannot receive: {why}");
+                self.outbox.fail(Error::new(kind, sentence));
+            }
+        }
+    }
+
+    /// A partition's next offset is gone, and the client does not say which: looks at all.
+    fn look(&mut self) {
+        self.look_in = Some(LOOK_AGAIN);
+        self.jobs.range(self.assignments.in_phase(Phase::Flowing));
+    }
+
+    fn ranged(&mut self, ranged: Result<Vec<(Partition, Ends)>>) {
+        let ranged = match ranged {
+            Ok(ranged) => ranged,
+            // It is looked at again.
+            Err(error) => return self.outbox.fail(error),
+        };
+        let mut found = false;
+        for (partition, ends) in ranged {
+            let Some(number) = self.assignments.find(&partition) else { continue };
+            let next = self.assignments.place(number).next;
+            if next < ends.low || ends.high < next {
+                found = true;
+                self.assignments.stop(&partition);
+                self.stop(&partition, next, ends);
+            }
+        }
+        if found {
+            self.look_in = None;
+        } else if self.look_in.is_some() {
+            let consumer = &self.subscription.consumer;
+            let why = self.consumer.context().reason().unwrap_or_default();
+            self.outbox.fail(Error::unavailable(format!(
+                "consumer `{consumer}` gets nothing more of a partition: {why}; its offsets are \
+                 looked at again"
+            )));
+        }
+    }
+
+    /// Says that offsets are gone, again and again.
+    fn stop(&self, partition: &Partition, next: u64, ends: Ends) {
+        let (Partition { topic, number }, Ends { low, high }) = (partition, ends);
+        let consumer = &self.subscription.consumer;
+        self.outbox.stop(
+            partition.clone(),
+            format!(
+                "consumer `{consumer}` is stopped at {partition}: it is at offset {next}, and \
+                 Kafka has only {low}..{high}, so that messages are gone which it never saw; \
+                 `sillage consumers seek {consumer} --topic {topic} --partition {number} --to \
+                 earliest` accepts the loss"
+            ),
+        );
+    }
+
+    /// Leaves the group: what is stored is settled then.
+    fn leave(mut self) {
+        self.outbox.close();
+        let consumer = self.consumer.clone();
+        consumer.context().leave();
+        for event in consumer.context().events() {
+            match event {
+                Event::Assigned(partitions) => self.arriving = Some(partitions),
+                Event::Revoked { partitions, .. } => drop(self.assignments.revoke(partitions)),
+                Event::Committed { .. } => {}
+            }
+        }
+        // The group waits for these answers, and does not go on to the end without them.
+        self.placed(vec![]);
+        self.assignments.lose();
+        if let Some(wanted) = self.assignments.returned() {
+            self.give_back(&wanted);
+        }
+        drop(self);
+        // Blocks until offsets are committed and the group knows.
+        drop(consumer);
+    }
+}
