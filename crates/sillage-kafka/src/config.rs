@@ -136,7 +136,7 @@ impl Config {
             // a partition is given back, and at the end. Committing by hand during a rebalance
             // makes the group rebalance again.
             ("enable.auto.offset.store", "false"),
-            ("auto.commit.interval.ms", "1000"),
+            ("auto.commit.interval.ms", "500"),
             // The default skips what was lost without a word.
             ("auto.offset.reset", "error"),
             ("session.timeout.ms", "10000"),

@@ -65,15 +65,16 @@ impl Jobs {
     /// the group is being left: then the answer is empty.
     pub(super) fn place(&mut self, partitions: Vec<Partition>) {
         self.under_way += 1;
-        let (consumer, mut answer) = (self.consumer.clone(), Answer::to(&self.line));
+        let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
         let (start, broadcast, leaving) = (self.start, self.broadcast, self.leaving.clone());
         self.runtime.spawn(async move {
+            let mut placed = vec![];
             while !leaving.load(Ordering::Acquire) {
                 let (consumer, partitions) = (consumer.clone(), partitions.clone());
                 let work = move || place(&consumer, partitions, start, broadcast);
                 match blocking(work).await {
-                    Ok(placed) => {
-                        answer.command = Some(Command::Placed(placed));
+                    Ok(known) => {
+                        placed = known;
                         break;
                     }
                     Err(error) => {
@@ -82,19 +83,20 @@ impl Jobs {
                     }
                 }
             }
-            drop((consumer, answer));
+            drop(consumer);
+            answer.give(Command::Placed(placed));
         });
     }
 
     /// Finds out which offsets these have.
     pub(super) fn range(&mut self, partitions: Vec<Partition>) {
         self.under_way += 1;
-        let (consumer, mut answer) = (self.consumer.clone(), Answer::to(&self.line));
+        let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
         self.runtime.spawn(async move {
             let asking = partitions.clone();
             let ends = blocking(move || offsets::ends(&consumer, &asking, LIMIT)).await;
             let ranged = ends.map(|ends| partitions.into_iter().zip(ends).collect());
-            answer.command = Some(Command::Ranged(ranged));
+            answer.give(Command::Ranged(ranged));
         });
     }
 
@@ -123,6 +125,10 @@ struct Answer {
 impl Answer {
     fn to(line: &Line) -> Answer {
         Answer { line: line.clone(), command: None }
+    }
+
+    fn give(mut self, command: Command) {
+        self.command = Some(command);
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{admin::list, error, offsets::Ends};
 use rdkafka::{
     Message as _, Offset as Position, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
@@ -281,8 +281,8 @@ impl Poller {
         }
     }
 
-    /// Commits where these start before anything of them is delivered: else a crash would say it
-    /// anew, and `Latest` would skip what came in between. What fails is done by the timer.
+    /// Stores where these start, which the client commits soon, before anything of them is
+    /// delivered: else a crash would say it anew, and `Latest` would skip what came in between.
     fn open(&self, starts: &[(Partition, u64)]) {
         if starts.is_empty() {
             return;
@@ -293,12 +293,8 @@ impl Poller {
         let places: Vec<_> = starts.iter().map(place).collect();
         let list = list(places.iter().map(|(partition, position)| (partition, *position)));
         let Ok(list) = list else { return };
-        let stored = self.consumer.store_offsets(&list);
-        let committed =
-            stored.and_then(|()| self.consumer.commit_consumer_state(CommitMode::Async));
-        if let Err(error) = committed {
-            let consumer = &self.subscription.consumer;
-            tracing::debug!(target: "sillage_kafka", %consumer, %error, "a start is not stored yet");
+        if let Err(error) = self.consumer.store_offsets(&list) {
+            self.outbox.fail(error::describe("where a consumer starts cannot be stored", error));
         }
     }
 

@@ -16,39 +16,39 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Longer than anything takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The URL of the server, or the test is skipped.
-pub fn url() -> Option<String> {
+pub(crate) fn url() -> Option<String> {
     sillage_testkit::servers::url("SILLAGE_TEST_KAFKA")
 }
 
 /// Its first server.
-pub fn server() -> String {
+pub(crate) fn server() -> String {
     let url = url().unwrap();
     let rest = url.strip_prefix("kafka://").unwrap();
     rest.split(['?', '/']).next().unwrap().to_owned()
 }
 
-pub fn unique(name: &str) -> Text {
+pub(crate) fn unique(name: &str) -> Text {
     format!("{name}-{}", Uuid::new_v4().simple()).into()
 }
 
 /// A connection, and a new topic.
-pub async fn with_topic(partitions: u32) -> Option<(Kafka, Text)> {
+pub(crate) async fn with_topic(partitions: u32) -> Option<(Kafka, Text)> {
     let kafka = Kafka::connect(&url()?).await.unwrap();
     let topic = unique("topic");
     make(&kafka, &topic, partitions).await;
     Some((kafka, topic))
 }
 
-pub async fn make(kafka: &Kafka, topic: &Text, partitions: u32) {
+pub(crate) async fn make(kafka: &Kafka, topic: &Text, partitions: u32) {
     let spec = TopicSpec { name: topic.clone(), partitions: Some(partitions) };
     let diff = kafka.ensure(&[spec]).await.unwrap();
     assert_eq!(diff.created, [topic.clone()]);
 }
 
-pub fn message(topic: &Text, key: &str, text: &str) -> Arc<Message> {
+pub(crate) fn message(topic: &Text, key: &str, text: &str) -> Arc<Message> {
     let id: Text = Uuid::new_v4().to_string().into();
     Arc::new(Message {
         id: MessageId::new(id.clone()),
@@ -68,45 +68,45 @@ pub fn message(topic: &Text, key: &str, text: &str) -> Arc<Message> {
 }
 
 /// Publishes texts under one key, in order.
-pub async fn publish(kafka: &Kafka, topic: &Text, key: &str, texts: impl IntoIterator<Item = String>) {
+pub(crate) async fn publish(kafka: &Kafka, topic: &Text, key: &str, texts: impl IntoIterator<Item = String>) {
     let batch: Vec<_> = texts.into_iter().map(|text| message(topic, key, &text)).collect();
     for receipt in within(kafka.publish(batch)).await {
         receipt.unwrap();
     }
 }
 
-pub fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = String> {
+pub(crate) fn numbers(range: std::ops::Range<u64>) -> impl Iterator<Item = String> {
     range.map(|number| number.to_string())
 }
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
 /// A member of a consumer that notes what comes.
-pub struct Member {
-    pub receiver: Box<dyn Receiver>,
-    pub settler: Arc<dyn Settler>,
-    pub owned: Vec<Partition>,
-    pub got: Vec<(Partition, Delivery)>,
+pub(crate) struct Member {
+    pub(crate) receiver: Box<dyn Receiver>,
+    pub(crate) settler: Arc<dyn Settler>,
+    pub(crate) owned: Vec<Partition>,
+    pub(crate) got: Vec<(Partition, Delivery)>,
 }
 
-pub fn subscription(consumer: &str, topic: &Text, start: Start) -> Subscription {
+pub(crate) fn subscription(consumer: &str, topic: &Text, start: Start) -> Subscription {
     Subscription { consumer: consumer.into(), topics: vec![topic.clone()], start, broadcast: false }
 }
 
 impl Member {
-    pub async fn join(kafka: &Kafka, consumer: &str, topic: &Text) -> Member {
+    pub(crate) async fn join(kafka: &Kafka, consumer: &str, topic: &Text) -> Member {
         Self::subscribe(kafka, subscription(consumer, topic, Start::Earliest)).await
     }
 
-    pub async fn subscribe(kafka: &Kafka, subscription: Subscription) -> Member {
+    pub(crate) async fn subscribe(kafka: &Kafka, subscription: Subscription) -> Member {
         let (receiver, settler) = kafka.subscribe(subscription).await.unwrap();
         Member { receiver, settler, owned: vec![], got: vec![] }
     }
 
     /// What comes next; it is noted.
-    pub async fn next(&mut self) -> sillage_core::Result<Inbound> {
+    pub(crate) async fn next(&mut self) -> sillage_core::Result<Inbound> {
         let inbound = within(self.receiver.next()).await?;
         match &inbound {
             Inbound::Batch(partition, deliveries) => {
@@ -127,25 +127,25 @@ impl Member {
     }
 
     /// Takes what comes until so many deliveries were noted.
-    pub async fn take(&mut self, count: usize) -> Vec<String> {
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<String> {
         while self.got.len() < count {
             self.next().await.unwrap();
         }
         self.texts()
     }
 
-    pub async fn until_assigned(&mut self, count: usize) {
+    pub(crate) async fn until_assigned(&mut self, count: usize) {
         while self.owned.len() < count {
             self.next().await.unwrap();
         }
     }
 
-    pub fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         self.got.iter().map(|(_, d)| text(&d.message)).collect()
     }
 
     /// Settles everything that came of what is owned.
-    pub async fn settle_all(&self) {
+    pub(crate) async fn settle_all(&self) {
         let mut last: BTreeMap<&Partition, Offset> = BTreeMap::new();
         for (partition, delivery) in &self.got {
             last.insert(partition, delivery.offset);
@@ -155,36 +155,36 @@ impl Member {
         }
     }
 
-    pub async fn settle(&self, partition: &Partition, watermark: Offset) {
+    pub(crate) async fn settle(&self, partition: &Partition, watermark: Offset) {
         let partition = partition.clone();
         let settled = Settled { partition, watermark: Some(watermark), finished: vec![watermark] };
         self.settler.settle(&[settled]).await.unwrap();
     }
 
-    pub async fn release(&mut self, partitions: &[Partition]) {
+    pub(crate) async fn release(&mut self, partitions: &[Partition]) {
         self.owned.retain(|owned| !partitions.contains(owned));
         self.settler.release(partitions).await.unwrap();
     }
 
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         within(self.settler.close()).await.unwrap();
     }
 }
 
-pub fn text(message: &Message) -> String {
+pub(crate) fn text(message: &Message) -> String {
     String::from_utf8(message.payload.to_vec()).unwrap()
 }
 
 /// A client that is not ours.
-pub fn raw_producer() -> BaseProducer {
+pub(crate) fn raw_producer() -> BaseProducer {
     ClientConfig::new().set("bootstrap.servers", server()).create().unwrap()
 }
 
-pub fn flush(producer: &BaseProducer) {
+pub(crate) fn flush(producer: &BaseProducer) {
     producer.flush(PATIENCE).unwrap();
 }
 
-pub fn raw_consumer(group: &str) -> BaseConsumer {
+pub(crate) fn raw_consumer(group: &str) -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", server())
         .set("group.id", group)

@@ -1,0 +1,191 @@
+//! One member: what is settled, what comes again, where it starts.
+
+mod support;
+
+use sillage_core::{Broker as _, Inbound, Offset, Partition, Start, Subscription, Timestamp};
+use std::time::Duration;
+use support::{Member, message, numbers, publish, subscription, unique, with_topic, within};
+
+#[tokio::test]
+async fn what_was_not_settled_comes_again() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..10)).await;
+    let consumer = unique("consumer");
+    let mut member = Member::join(&kafka, &consumer, &topic).await;
+    assert_eq!(member.take(10).await, numbers(0..10).collect::<Vec<_>>());
+    let partition = member.owned[0].clone();
+    member.settle(&partition, Offset(3)).await;
+    // What was not delivered cannot be settled, and a lower watermark takes nothing back.
+    member.settle(&partition, Offset(99)).await;
+    member.settle(&partition, Offset(1)).await;
+    member.close().await;
+    let mut member = Member::join(&kafka, &consumer, &topic).await;
+    assert_eq!(member.take(6).await, numbers(4..10).collect::<Vec<_>>());
+    member.settle_all().await;
+    drop(member);
+    // Dropped without being closed: it leaves by itself, and what was settled counts.
+    let mut member = Member::join(&kafka, &consumer, &topic).await;
+    publish(&kafka, &topic, "a", numbers(10..11)).await;
+    assert_eq!(member.take(1).await, ["10"]);
+    member.close().await;
+}
+
+#[tokio::test]
+async fn what_is_released_without_being_asked_for_begins_again() {
+    let Some((kafka, topic)) = with_topic(2).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..6)).await;
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    member.until_assigned(2).await;
+    member.take(6).await;
+    let partition = member.got[0].0.clone();
+    member.settle(&partition, Offset(1)).await;
+    member.release(std::slice::from_ref(&partition)).await;
+    member.got.clear();
+    assert_eq!(member.take(4).await, numbers(2..6).collect::<Vec<_>>());
+    // A watermark of the time before settles nothing that is delivered again.
+    member.settle(&partition, Offset(0)).await;
+    publish(&kafka, &topic, "a", numbers(6..7)).await;
+    assert_eq!(member.take(5).await.last().unwrap(), "6");
+    member.close().await;
+}
+
+#[tokio::test]
+async fn starts_are_said_once() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..5)).await;
+    for (start, first) in [
+        (Start::Earliest, 0),
+        (Start::Latest, 5),
+        (Start::Last(2), 3),
+        (Start::Last(100), 0),
+        (Start::Since(Timestamp::default()), 0),
+        (Start::Since("9000-01-01T00:00:00Z".parse().unwrap()), 5),
+    ] {
+        let consumer = unique("consumer");
+        let mut member =
+            Member::subscribe(&kafka, subscription(&consumer, &topic, start)).await;
+        member.until_assigned(1).await;
+        drop(member);
+        let progress = kafka.progress(&consumer, std::slice::from_ref(&topic)).await.unwrap();
+        let before = u64::checked_sub(first, 1).map(Offset);
+        assert_eq!((progress[0].settled, progress[0].lag), (before, 5 - first), "{start:?}");
+    }
+}
+
+#[tokio::test]
+async fn since_finds_the_first_message_of_that_time() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    let time = |second: i64| Timestamp::from_micros((1_700_000_000 + second) * 1_000_000);
+    let batch = (0..5).map(|second| {
+        let mut message = sillage_core::Message::clone(&message(&topic, "a", &second.to_string()));
+        message.time = time(second);
+        std::sync::Arc::new(message)
+    });
+    for receipt in within(kafka.publish(batch.collect())).await {
+        receipt.unwrap();
+    }
+    for (since, first) in [(time(2), "2"), (time(2) + Duration::from_micros(1), "3")] {
+        let wanted = subscription(&unique("consumer"), &topic, Start::Since(since));
+        let mut member = Member::subscribe(&kafka, wanted).await;
+        assert_eq!(member.take(1).await[0], first);
+        member.close().await;
+    }
+}
+
+#[tokio::test]
+async fn latest_gets_what_comes_after_it_was_assigned() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..5)).await;
+    let consumer = unique("consumer");
+    let wanted = subscription(&consumer, &topic, Start::Latest);
+    let mut member = Member::subscribe(&kafka, wanted.clone()).await;
+    member.until_assigned(1).await;
+    publish(&kafka, &topic, "a", numbers(5..6)).await;
+    drop(member);
+    publish(&kafka, &topic, "a", numbers(6..7)).await;
+    // Nothing was settled, and the start was said: it does not begin behind what came meanwhile.
+    let mut member = Member::subscribe(&kafka, wanted).await;
+    assert_eq!(member.take(2).await, ["5", "6"]);
+    member.close().await;
+}
+
+#[tokio::test]
+async fn a_broadcast_reaches_every_member_and_stores_nothing() {
+    let Some((kafka, topic)) = with_topic(3).await else { return };
+    for key in ["a", "b", "c", "d"] {
+        publish(&kafka, &topic, key, numbers(0..5)).await;
+    }
+    let consumer = unique("consumer");
+    let wanted = || Subscription {
+        broadcast: true,
+        ..subscription(&consumer, &topic, Start::Earliest)
+    };
+    for _ in 0..2 {
+        let mut first = Member::subscribe(&kafka, wanted()).await;
+        let mut second = Member::subscribe(&kafka, wanted()).await;
+        for member in [&mut first, &mut second] {
+            member.take(20).await;
+            assert_eq!(member.owned.len(), 3);
+            member.settle_all().await;
+        }
+        // Given up, it comes again behind what is settled.
+        let partition = first.got[0].0.clone();
+        first.release(std::slice::from_ref(&partition)).await;
+        first.until_assigned(3).await;
+        first.close().await;
+        second.close().await;
+    }
+    let progress = kafka.progress(&consumer, std::slice::from_ref(&topic)).await.unwrap();
+    assert!(progress.iter().all(|progress| progress.settled.is_none()));
+}
+
+#[tokio::test]
+async fn what_is_paused_waits() {
+    let Some((kafka, topic)) = with_topic(2).await else { return };
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    member.until_assigned(2).await;
+    let paused = Partition { topic: topic.clone(), number: sillage_core::partition_of(b"a", 2) };
+    let other = (0..).map(|n| n.to_string());
+    let other = other.into_iter().find(|key| {
+        sillage_core::partition_of(key.as_bytes(), 2) != paused.number
+    });
+    let other = other.unwrap();
+    member.settler.pause(std::slice::from_ref(&paused)).unwrap();
+    // The poller takes commands in order, so that it is paused once this has come again.
+    let rest = Partition { topic: topic.clone(), number: 1 - paused.number };
+    member.release(std::slice::from_ref(&rest)).await;
+    member.until_assigned(2).await;
+    publish(&kafka, &topic, "a", numbers(0..5)).await;
+    publish(&kafka, &topic, &other, numbers(5..10)).await;
+    assert_eq!(member.take(5).await, numbers(5..10).collect::<Vec<_>>());
+    member.settler.resume(&[paused]).unwrap();
+    assert_eq!(member.take(10).await[5..], numbers(0..5).collect::<Vec<_>>());
+    member.close().await;
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    for batch in 0..20 {
+        publish(&kafka, &topic, "a", numbers(batch * 10..(batch + 1) * 10)).await;
+        for _ in 0..3 {
+            tokio::select! {
+                biased;
+                inbound = member.receiver.next() => {
+                    if let Inbound::Batch(partition, deliveries) = inbound.unwrap() {
+                        member.got.extend(deliveries.into_iter().map(|d| (partition.clone(), d)));
+                    }
+                }
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+    while member.got.len() < 200 {
+        if let Inbound::Batch(partition, deliveries) = within(member.receiver.next()).await.unwrap() {
+            member.got.extend(deliveries.into_iter().map(|d| (partition.clone(), d)));
+        }
+    }
+    assert_eq!(member.texts(), numbers(0..200).collect::<Vec<_>>());
+    member.close().await;
+}
