@@ -74,9 +74,9 @@ impl Admin {
 
     /// Returns the database's time.
     async fn examine_database(&self, findings: &mut Findings) -> Result<Timestamp> {
-        let asked = self.clock.now();
+        let asked = self.clock.elapsed();
         let head = self.database.head().await?;
-        let took = self.clock.now().since(asked).as_millis();
+        let took = self.clock.elapsed().saturating_sub(asked).as_millis();
         let last = head.last;
         let answers = format!("answers in {took} ms; the log ends at position {last}");
         findings.say(true, "database", answers);
@@ -118,7 +118,7 @@ impl Admin {
         let name = broker.capabilities().name;
         let read = read_topics(manifests, name);
         let topics: Vec<_> = read.keys().cloned().collect();
-        let asked = self.clock.now();
+        let asked = self.clock.elapsed();
         let found = match broker.topics(&topics).await {
             Ok(found) => found,
             Err(error) => {
@@ -127,7 +127,7 @@ impl Admin {
                 return false;
             }
         };
-        let took = self.clock.now().since(asked).as_millis();
+        let took = self.clock.elapsed().saturating_sub(asked).as_millis();
         findings.say(true, "broker", format!("{name} answers in {took} ms"));
         for (topic, consumers) in read {
             if found.iter().any(|found| found.name == topic) {
