@@ -43,7 +43,7 @@ impl Refusal {
 
     /// Of any error; `None` where the reader of our output went away, which is no failure.
     pub(crate) fn of(error: &anyhow::Error) -> Option<Refusal> {
-        let what = format!("{error:#}");
+        let what = words(error);
         for cause in error.chain() {
             if let Some(refusal) = cause.downcast_ref::<Refusal>() {
                 let (exit, next) = (refusal.exit, refusal.next.clone());
@@ -60,6 +60,19 @@ impl Refusal {
         }
         Some(Refusal::new(Exit::Failure, what, "`sillage doctor` looks for what may be wrong"))
     }
+}
+
+/// What happened and why. Some errors tell their cause themselves: nothing is said twice.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 fn of_database(error: &Error, what: String) -> Refusal {
@@ -96,6 +109,13 @@ mod tests {
 
     fn exit(error: impl Into<anyhow::Error>) -> Option<Exit> {
         Refusal::of(&error.into()).map(|refusal| refusal.exit)
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Error::unavailable("no answer").because(Error::invalid("no such host"));
+        let error = anyhow::Error::from(error).context("the broker");
+        assert_eq!(words(&error), "the broker: no answer: no such host");
     }
 
     #[test]

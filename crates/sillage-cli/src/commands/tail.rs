@@ -82,6 +82,15 @@ impl Place {
         }
     }
 
+    /// For the first column of a table.
+    fn padded(&self) -> String {
+        let place = self.to_string();
+        match self {
+            Place::Log(_) => format!("{place:>8}"),
+            Place::Broker(..) => format!("{place:<26}"),
+        }
+    }
+
     fn offset(&self) -> Option<u64> {
         match self {
             Place::Log(position) => Some(position.0),
@@ -137,7 +146,7 @@ impl Tail {
         self.from.unwrap_or(if self.until_end { From::Start } else { From::End })
     }
 
-    /// Head of the table; `place` is what the first column is.
+    /// Begins the table; `place` is the head of its first column, as wide as that is.
     fn begin(&self, place: &str, session: &mut Session) -> Result<()> {
         if self.template.is_some() {
             return Ok(());
@@ -154,9 +163,8 @@ impl Tail {
             session.out.line(template.fill(place, message, self.hide_payload))?;
         } else if session.out.format == Format::Table {
             let key = message.key.as_ref().map(sillage::Key::label).unwrap_or_default();
-            let place = place.to_string();
             session.out.line(columns([
-                &printable(&place),
+                &printable(&place.padded()),
                 &millis(message.time),
                 &printable(&message.name),
                 &printable(&key),
@@ -171,7 +179,7 @@ impl Tail {
 }
 
 fn columns([place, time, name, key, source, data]: [&str; 6]) -> String {
-    let line = format!("{place:>8}  {time:<24}  {name:<24} {key:<36} {source:<12} {data}");
+    let line = format!("{place}  {time:<24}  {name:<24} {key:<36} {source:<12} {data}");
     line.trim_end().to_owned()
 }
 

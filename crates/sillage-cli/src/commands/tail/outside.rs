@@ -31,7 +31,7 @@ impl Tail {
             let names: Vec<_> = topics.iter().map(|topic| &*topic.name).collect();
             session.out.note(format!("topics: {}", names.join(", ")));
         }
-        self.begin("PLACE", session)?;
+        self.begin(&format!("{:<26}", "PLACE"), session)?;
         if until && start == Start::Latest {
             return Ok(());
         }

@@ -1,5 +1,8 @@
 //! Reading topics of a broker: what was there when it began, then what comes.
 
+#[cfg(test)]
+mod tests;
+
 use sillage::{
     Broker, Clock as _, Delivery, Inbound, Offset, Partition, Receiver, Result, Settler, Start,
     Subscription, SystemClock, Text, Timestamp, TopicStatus,

@@ -1,7 +1,7 @@
 //! Topics of a broker outside the database.
 
 use super::{CONSUMERS, Consumers, Line, MESSAGES, TOPIC, consumers, resolve};
-use crate::{output::Column, session::Session};
+use crate::{failure::words, output::Column, session::Session};
 use anyhow::Result;
 use sillage::{Broker, PartitionStatus, Text, TopicStatus};
 
@@ -77,7 +77,7 @@ async fn declared(session: &Session) -> Option<Consumers> {
     match known.await {
         Ok(known) => Some(known),
         Err(error) => {
-            session.out.note(format!("consumers are not known: {error:#}"));
+            session.out.note(format!("consumers are not known: {}", words(&error)));
             None
         }
     }
