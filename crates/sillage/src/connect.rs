@@ -1,5 +1,6 @@
 //! From URLs to a database and a broker.
 
+use crate::prefix::Prefixed;
 use sillage_core::{Broker, Database, Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -23,8 +24,31 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Database>> {
 /// `amqps://…`. `embedded` is the database's own log: `None`, as [`App::broker`](crate::App::broker)
 /// takes it.
 ///
-/// A URL of a backend that is not compiled in is an error that names the feature to add.
+/// With `prefix=…` among its parameters, the names of topics and consumers have that prefix at the
+/// broker, so that several systems can share it. A URL of a backend that is not compiled in is an
+/// error that names the feature to add.
 pub async fn connect_broker(url: &str) -> Result<Option<Arc<dyn Broker>>> {
+    let (url, prefix) = without_prefix(url);
+    let broker = connect_to(&url).await?;
+    Ok(match prefix {
+        Some(prefix) => {
+            broker.map(|broker| -> Arc<dyn Broker> { Arc::new(Prefixed::new(broker, &prefix)) })
+        }
+        None => broker,
+    })
+}
+
+/// A URL without the parameter `prefix`, and its value.
+fn without_prefix(url: &str) -> (String, Option<String>) {
+    let Some((start, query)) = url.split_once('?') else { return (url.to_owned(), None) };
+    let is_it = |parameter: &&str| parameter.starts_with("prefix=");
+    let (prefix, others): (Vec<_>, Vec<_>) = query.split('&').partition(is_it);
+    let prefix = prefix.last().and_then(|parameter| parameter.strip_prefix("prefix="));
+    let mark = if others.is_empty() { "" } else { "?" };
+    (format!("{start}{mark}{}", others.join("&")), prefix.map(str::to_owned))
+}
+
+async fn connect_to(url: &str) -> Result<Option<Arc<dyn Broker>>> {
     match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         "embedded" => Ok(None),
         "kafka" => kafka(url).await.map(Some),
@@ -76,4 +100,20 @@ async fn sqlite(path: &str) -> Result<Arc<dyn Database>> {
 #[cfg(not(feature = "sqlite"))]
 fn sqlite(_path: &str) -> std::future::Ready<Result<Arc<dyn Database>>> {
     std::future::ready(Err(missing("sqlite", "sqlite")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_is_taken_out_of_a_url() {
+        for (url, left, prefix) in [
+            ("kafka://h:1", "kafka://h:1", None),
+            ("kafka://h:1?prefix=a.", "kafka://h:1", Some("a.")),
+            ("kafka://h:1?partitions=3&prefix=a.&x=1", "kafka://h:1?partitions=3&x=1", Some("a.")),
+        ] {
+            assert_eq!(without_prefix(url), (left.to_owned(), prefix.map(str::to_owned)));
+        }
+    }
 }

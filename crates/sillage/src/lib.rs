@@ -9,6 +9,7 @@ mod decider;
 mod handler;
 mod log_broker;
 mod names;
+mod prefix;
 mod projection;
 mod runtime;
 mod service;

@@ -13,6 +13,7 @@ use sillage::{Contract as _, Database, Document as _, Filter, Position, Range, R
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// How much of the log is read at once.
@@ -43,26 +44,40 @@ pub struct Story {
 pub struct Orders {
     /// Each order.
     pub stories: BTreeMap<OrderId, Story>,
-    read: Position,
+    /// How far each database was read.
+    read: Vec<Position>,
 }
 
 impl Orders {
-    /// Reads on to the end of the log.
-    pub async fn catch_up(&mut self, database: &dyn Database) -> anyhow::Result<()> {
+    /// Reads on to the ends of the logs, always of the same databases: services may share one, or
+    /// have one each. Copies that a service keeps of others' facts are passed over.
+    pub async fn catch_up(&mut self, databases: &[Arc<dyn Database>]) -> anyhow::Result<()> {
+        self.read.resize(databases.len(), Position::default());
+        for (index, database) in databases.iter().enumerate() {
+            self.read[index] = self.read_on(&**database, self.read[index]).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_on(
+        &mut self,
+        database: &dyn Database,
+        mut read: Position,
+    ) -> anyhow::Result<Position> {
         let names = [OrderCreated::NAME, OrderCompleted::NAME, OrderCancelled::NAME];
         let filter = Filter { names: names.map(Into::into).into(), ..Filter::default() };
         let end = database.head().await?.stable;
-        while self.read < end {
-            let page = database.log(self.read, &filter, PAGE).await?;
-            for entry in &page.entries {
+        while read < end {
+            let page = database.log(read, &filter, PAGE).await?;
+            for entry in page.entries.iter().filter(|entry| !entry.is_copy()) {
                 self.apply(entry).with_context(|| format!("log entry {}", entry.position))?;
             }
-            if page.through <= self.read {
+            if page.through <= read {
                 break;
             }
-            self.read = page.through;
+            read = page.through;
         }
-        Ok(())
+        Ok(read)
     }
 
     /// How many orders have not ended.
@@ -118,12 +133,12 @@ pub struct Evidence {
 impl Evidence {
     /// Gathers it; `orders` are read on from where they are.
     pub async fn gather(
-        database: &dyn Database,
+        databases: &[Arc<dyn Database>],
         mut orders: Orders,
         ledger: &Source,
         letters: &Path,
     ) -> anyhow::Result<Self> {
-        orders.catch_up(database).await.context("the log cannot be read")?;
+        orders.catch_up(databases).await.context("the log cannot be read")?;
         let ledger = match ledger {
             Source::File(path) => read_ledger(path).context("the ledger cannot be read")?,
             Source::Gateway(gateway) => {
@@ -132,7 +147,11 @@ impl Evidence {
         };
         let letters = letters_in(letters)
             .with_context(|| format!("the letters in {} cannot be read", letters.display()))?;
-        Ok(Evidence { orders, ledger, stock: stock(database).await?, letters })
+        let mut stock = vec![];
+        for database in databases {
+            stock.extend(stock_in(&**database).await?);
+        }
+        Ok(Evidence { orders, ledger, stock, letters })
     }
 
     pub(super) fn stories(&self) -> impl Iterator<Item = (&OrderId, &Story)> {
@@ -140,7 +159,7 @@ impl Evidence {
     }
 }
 
-async fn stock(database: &dyn Database) -> anyhow::Result<Vec<Stock>> {
+async fn stock_in(database: &dyn Database) -> anyhow::Result<Vec<Stock>> {
     let collection = format!("inventory/{}", Stock::COLLECTION);
     let all = Range::Ids { prefix: "", after: "" };
     let stored = database.list(&collection, all, PAGE).await.context("no stock can be read")?;

@@ -200,7 +200,7 @@ impl Demo {
         let until = SystemClock.elapsed() + secs(self.time_limit);
         let mut orders = Orders::default();
         loop {
-            orders.catch_up(&**look.admin.database()).await?;
+            orders.catch_up(std::slice::from_ref(look.admin.database())).await?;
             let open = orders.open();
             meter.show("ended", (orders.stories.len() - open) as u64);
             let settled = open <= look.blocked.len()
@@ -265,8 +265,8 @@ struct Look {
 
 impl Look {
     async fn gather(&self, orders: Orders) -> anyhow::Result<Evidence> {
-        let gather =
-            Evidence::gather(&**self.admin.database(), orders, &self.ledger, &self.letters);
+        let databases = std::slice::from_ref(self.admin.database());
+        let gather = Evidence::gather(databases, orders, &self.ledger, &self.letters);
         let mut evidence = gather.await?;
         evidence.orders.stories.retain(|id, _| !self.blocked.contains(id));
         Ok(evidence)

@@ -14,6 +14,7 @@ use sillage::{Clock as _, Database, Running, SystemClock, admin::Admin, ms, secs
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -70,7 +71,7 @@ impl Dev {
         out("\nThe shop closes…");
         visitors.shutdown().await;
         stand.close().await?;
-        farewell(&*database).await
+        farewell(database).await
     }
 
     fn welcome(&self, stand: &Stand, gateway: &GatewayChild, database: &str) {
@@ -174,9 +175,9 @@ async fn show_first(
     Ok(())
 }
 
-async fn farewell(database: &dyn Database) -> anyhow::Result<()> {
+async fn farewell(database: Arc<dyn Database>) -> anyhow::Result<()> {
     let mut orders = Orders::default();
-    orders.catch_up(database).await?;
+    orders.catch_up(&[database]).await?;
     match orders.open() {
         0 => out(format_args!("All {} orders have ended.", orders.stories.len())),
         open => out(format_args!(

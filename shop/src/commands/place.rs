@@ -20,6 +20,9 @@ pub(super) struct Place {
     /// The shop's address: orders go over HTTP, and are asked for again until they are answered.
     #[arg(long, required_unless_present = "database", conflicts_with = "database")]
     url: Option<String>,
+    /// Where customers are registered, if their service runs elsewhere.
+    #[arg(long, value_name = "URL", requires = "url")]
+    customers_url: Option<String>,
     /// The shop's database: orders go straight into it, without an HTTP server.
     #[arg(long, env = "SILLAGE_DATABASE", value_name = "URL")]
     database: Option<String>,
@@ -66,7 +69,10 @@ impl Place {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let (sampler, orders) = (self.samples.sampler(), self.samples.orders);
         if let Some(url) = &self.url {
-            let visitor = Visitor::of(url, Duration::from_secs(self.patience))?;
+            let mut visitor = Visitor::of(url, Duration::from_secs(self.patience))?;
+            if let Some(url) = &self.customers_url {
+                visitor = visitor.registering_at(url);
+            }
             visitor.visit(sampler, orders, self.at_once.max(1), |_| {}).await?;
         } else {
             let database = self.database.context("say --url or --database")?;

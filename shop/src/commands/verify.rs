@@ -10,9 +10,9 @@ use std::{fmt::Write as _, path::PathBuf};
 /// Audit a shop: its log, its stock, the gateway's ledger and the letters.
 #[derive(clap::Args)]
 pub(super) struct Verify {
-    /// The database; in the data folder unless said.
+    /// The database; in the data folder unless said. May be given for each of several.
     #[arg(long, env = "SILLAGE_DATABASE", value_name = "URL")]
-    database: Option<String>,
+    database: Vec<String>,
     /// The gateway's ledger; in the data folder unless said.
     #[arg(long, value_name = "FILE", conflicts_with = "gateway")]
     ledger: Option<PathBuf>,
@@ -38,14 +38,19 @@ pub(super) struct Verify {
 impl Verify {
     /// Whether everything holds.
     pub(super) async fn run(self) -> anyhow::Result<bool> {
-        let url = self.database.unwrap_or_else(|| self.folder.database());
-        let database = sillage::connect(&url).await?;
+        let mut databases = vec![];
+        if self.database.is_empty() {
+            databases.push(sillage::connect(&self.folder.database()).await?);
+        }
+        for url in &self.database {
+            databases.push(sillage::connect(url).await?);
+        }
         let ledger = match &self.gateway {
             Some(url) => Source::Gateway(Gateway::at(url)?),
             None => Source::File(self.ledger.unwrap_or_else(|| self.folder.ledger())),
         };
         let mail = self.mail.unwrap_or_else(|| self.folder.letters());
-        let evidence = Evidence::gather(&*database, Orders::default(), &ledger, &mail).await?;
+        let evidence = Evidence::gather(&databases, Orders::default(), &ledger, &mail).await?;
         let expected = self.placed_with_seed.map(|seed| expected(seed, self.orders));
         let report = Report::of(&evidence, &expected.unwrap_or_default());
         if self.json {

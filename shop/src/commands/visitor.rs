@@ -18,6 +18,8 @@ const PAUSE: Duration = ms(200);
 pub(super) struct Visitor {
     http: Client,
     url: String,
+    /// Where customers are registered.
+    customers: String,
     patience: Duration,
 }
 
@@ -25,18 +27,24 @@ impl Visitor {
     /// One that asks again for as long as this.
     pub(super) fn of(url: &str, patience: Duration) -> anyhow::Result<Self> {
         let http = Client::builder().timeout(ANSWER).build()?;
-        Ok(Visitor { http, url: url.trim_end_matches('/').to_owned(), patience })
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Visitor { http, customers: url.clone(), url, patience })
+    }
+
+    /// Registers customers at another address: their service runs in a process of its own.
+    pub(super) fn registering_at(self, url: &str) -> Self {
+        Visitor { customers: url.trim_end_matches('/').to_owned(), ..self }
     }
 
     /// Registers the `n`th sample customer.
     pub(super) async fn register(&self, sampler: &Sampler, n: u64) -> anyhow::Result<Customer> {
         let key = sampler.customer_key(n);
-        self.post("customers", &key, &sampler.customer(n)).await
+        self.post(format!("{}/customers", self.customers), &key, &sampler.customer(n)).await
     }
 
     /// Places the `n`th sample order.
     pub(super) async fn order(&self, sampler: &Sampler, n: u64) -> anyhow::Result<Placed> {
-        self.post("orders", &sampler.order_key(n), &sampler.order(n)).await
+        self.post(format!("{}/orders", self.url), &sampler.order_key(n), &sampler.order(n)).await
     }
 
     /// Registers all customers and places orders, so many at once; `placed` is told of each.
@@ -92,11 +100,10 @@ impl Visitor {
     /// again harmless.
     async fn post<T: DeserializeOwned>(
         &self,
-        path: &str,
+        url: String,
         key: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let url = format!("{}/{path}", self.url);
         let until = SystemClock.elapsed() + self.patience;
         loop {
             let request = self.http.post(&url).header(IDEMPOTENCY_KEY, key).json(body);

@@ -125,8 +125,8 @@ impl World {
     async fn audit(&self) -> Report {
         let ledger = Source::Gateway(self.gateway.clone());
         let orders = Orders::default();
-        let evidence =
-            Evidence::gather(&*self.database, orders, &ledger, self.letters.path()).await;
+        let databases = std::slice::from_ref(&self.database);
+        let evidence = Evidence::gather(databases, orders, &ledger, self.letters.path()).await;
         Report::of(&evidence.unwrap(), &[])
     }
 }

@@ -12,11 +12,13 @@ pub(crate) struct Outlet {
     broker: Arc<dyn Broker>,
     /// Those that are there.
     topics: Mutex<HashSet<Text>>,
+    /// One asks for a topic, and all others that want it wait for that.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl Outlet {
     pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
-        Outlet { broker, topics: Mutex::default() }
+        Outlet { broker, topics: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
     /// Publishes, and waits until the broker has confirmed each. What a topic cannot be made for is
@@ -44,6 +46,10 @@ impl Outlet {
     }
 
     async fn ensure(&self, topic: &Text) -> Result<()> {
+        if self.topics().contains(topic) {
+            return Ok(());
+        }
+        let _asking = self.asking.lock().await;
         if self.topics().contains(topic) {
             return Ok(());
         }
