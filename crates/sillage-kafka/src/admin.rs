@@ -93,8 +93,9 @@ impl Admin {
         let failed = match self.client.context().last() {
             Some((code, reason)) => {
                 let advice = advice(code);
-                let sentence =
-                    format!("Kafka at {servers} was asked {what}, without success: {reason}; {advice}");
+                let sentence = format!(
+                    "Kafka at {servers} was asked {what}, without success: {reason}; {advice}"
+                );
                 Error::new(error::kind(code), sentence)
             }
             None => Error::unavailable(format!(

@@ -85,7 +85,8 @@ impl Config {
     /// For a client that only asks.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set_log_level(RDKafkaLogLevel::Info);
+        let debugs = self.passed.iter().any(|(name, _)| name == "debug");
+        client.set_log_level(if debugs { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         client.set("client.id", "sillage").set("socket.keepalive.enable", "true");
         // Only in this way is a topic that does not exist told from one that was just made.
         client.set("allow.auto.create.topics", "false");

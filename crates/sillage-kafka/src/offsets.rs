@@ -58,7 +58,8 @@ pub(crate) fn committed<C: ConsumerContext>(
 ) -> Result<Vec<Option<u64>>> {
     let asked = list(partitions.iter().map(|partition| (partition, Place::Invalid)))?;
     let found = client.committed_offsets(asked, limit);
-    let found = found.map_err(|error| error::describe("offsets of a group are not known", error))?;
+    let found =
+        found.map_err(|error| error::describe("offsets of a group are not known", error))?;
     read(&found, partitions)
 }
 

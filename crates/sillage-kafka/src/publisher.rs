@@ -122,9 +122,8 @@ impl ProducerContext for Context {
 /// Why a message was not published, in words and with what to make of it.
 fn unpublished(code: Code, topic: &str) -> PublishError {
     let kind = error::kind(code);
-    let error = |sentence: String| {
-        Error::new(kind, sentence).because(KafkaError::MessageProduction(code))
-    };
+    let error =
+        |sentence: String| Error::new(kind, sentence).because(KafkaError::MessageProduction(code));
     match code {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
             PublishError::Refused(error(format!(

@@ -62,8 +62,7 @@ async fn starts_are_said_once() {
         (Start::Since("9000-01-01T00:00:00Z".parse().unwrap()), 5),
     ] {
         let consumer = unique("consumer");
-        let mut member =
-            Member::subscribe(&kafka, subscription(&consumer, &topic, start)).await;
+        let mut member = Member::subscribe(&kafka, subscription(&consumer, &topic, start)).await;
         member.until_assigned(1).await;
         drop(member);
         let progress = kafka.progress(&consumer, std::slice::from_ref(&topic)).await.unwrap();
@@ -116,10 +115,8 @@ async fn a_broadcast_reaches_every_member_and_stores_nothing() {
         publish(&kafka, &topic, key, numbers(0..5)).await;
     }
     let consumer = unique("consumer");
-    let wanted = || Subscription {
-        broadcast: true,
-        ..subscription(&consumer, &topic, Start::Earliest)
-    };
+    let wanted =
+        || Subscription { broadcast: true, ..subscription(&consumer, &topic, Start::Earliest) };
     for _ in 0..2 {
         let mut first = Member::subscribe(&kafka, wanted()).await;
         let mut second = Member::subscribe(&kafka, wanted()).await;
@@ -146,9 +143,9 @@ async fn what_is_paused_waits() {
     member.until_assigned(2).await;
     let paused = Partition { topic: topic.clone(), number: sillage_core::partition_of(b"a", 2) };
     let other = (0..).map(|n| n.to_string());
-    let other = other.into_iter().find(|key| {
-        sillage_core::partition_of(key.as_bytes(), 2) != paused.number
-    });
+    let other = other
+        .into_iter()
+        .find(|key| sillage_core::partition_of(key.as_bytes(), 2) != paused.number);
     let other = other.unwrap();
     member.settler.pause(std::slice::from_ref(&paused)).unwrap();
     // The poller takes commands in order, so that it is paused once this has come again.
@@ -182,7 +179,8 @@ async fn a_dropped_next_loses_nothing() {
         }
     }
     while member.got.len() < 200 {
-        if let Inbound::Batch(partition, deliveries) = within(member.receiver.next()).await.unwrap() {
+        if let Inbound::Batch(partition, deliveries) = within(member.receiver.next()).await.unwrap()
+        {
             member.got.extend(deliveries.into_iter().map(|d| (partition.clone(), d)));
         }
     }

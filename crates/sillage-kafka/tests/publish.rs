@@ -19,7 +19,10 @@ async fn receipts_say_where_messages_are_in_order() {
     let number = partition_of(b"key", 3);
     for (offset, receipt) in (0..).zip(receipts) {
         let receipt = receipt.unwrap();
-        assert_eq!(receipt.partition.unwrap(), sillage_core::Partition { topic: topic.clone(), number });
+        assert_eq!(
+            receipt.partition.unwrap(),
+            sillage_core::Partition { topic: topic.clone(), number }
+        );
         assert_eq!(receipt.offset, Some(Offset(offset)));
     }
     assert!(kafka.publish(vec![]).await.is_empty());
@@ -105,11 +108,12 @@ async fn what_kafka_would_refuse_is_refused_at_once_and_stops_nobody() {
 #[tokio::test]
 async fn an_unknown_topic_is_refused_by_name() {
     let Some(url) = url() else { return };
-    let quick = format!("{url}?rdkafka.topic.metadata.propagation.max.ms=500");
+    let quick = format!("{url}&rdkafka.topic.metadata.propagation.max.ms=500");
     let kafka = Kafka::connect(&quick).await.unwrap();
     let (topic, missing) = (unique("topic"), unique("missing"));
     make(&kafka, &topic, 1).await;
-    let batch = vec![message(&topic, "a", "1"), message(&missing, "a", "1"), message(&topic, "a", "2")];
+    let batch =
+        vec![message(&topic, "a", "1"), message(&missing, "a", "1"), message(&topic, "a", "2")];
     let answers = within(kafka.publish(batch)).await;
     assert!(answers[0].is_ok() && answers[2].is_ok());
     let Err(PublishError::Refused(error)) = &answers[1] else { panic!("{:?}", answers[1]) };
@@ -132,7 +136,7 @@ async fn keys_are_where_java_clients_put_them() {
 #[tokio::test]
 async fn more_than_the_clients_queue_holds_keeps_its_order() {
     let Some(url) = url() else { return };
-    let small = format!("{url}?rdkafka.queue.buffering.max.messages=100");
+    let small = format!("{url}&rdkafka.queue.buffering.max.messages=100");
     let kafka = Kafka::connect(&small).await.unwrap();
     let topic = unique("topic");
     kafka.ensure(&[TopicSpec { name: topic.clone(), partitions: Some(1) }]).await.unwrap();

@@ -6,10 +6,9 @@ fn refusal(url: &str) -> String {
 
 #[test]
 fn servers_and_topics_come_from_the_url() {
-    let config = Config::parse(
-        "kafka://a:1,b?partitions=6&replication=3&retention=7d&create_topics=false",
-    )
-    .unwrap();
+    let config =
+        Config::parse("kafka://a:1,b?partitions=6&replication=3&retention=7d&create_topics=false")
+            .unwrap();
     assert_eq!(config.servers, "a:1,b:9092");
     assert_eq!(config.topics.partitions, Some(6));
     assert_eq!(config.topics.replication, 3);

@@ -44,8 +44,10 @@ pub(super) struct Poller {
     /// The group waits to hear that these were taken.
     arriving: Option<Vec<Partition>>,
     gathered: Gathered,
-    /// Something stopped, and which partition it is was not found out: turns until the next look.
-    look_in: Option<u32>,
+    /// Partitions that stopped, of which is not known which they are.
+    stopped: usize,
+    /// Idle turns until they are looked for again.
+    look_in: u32,
     leaving: bool,
 }
 
@@ -74,7 +76,8 @@ impl Poller {
             decoder: Decoder::default(),
             arriving: None,
             gathered: Gathered::default(),
-            look_in: None,
+            stopped: 0,
+            look_in: 0,
             leaving: false,
         }
     }
@@ -102,7 +105,7 @@ impl Poller {
 
     fn rest(&mut self) {
         thread::park_timeout(IDLE);
-        self.look_in = self.look_in.map(|turns| turns.saturating_sub(1));
+        self.look_in = self.look_in.saturating_sub(1);
     }
 
     /// Does what it is told.
@@ -181,7 +184,7 @@ impl Poller {
         let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
         self.on_list(&pause, Position::Invalid, "pausing", BaseConsumer::pause);
         self.on_list(&resume, Position::Invalid, "resuming", BaseConsumer::resume);
-        if self.look_in == Some(0) {
+        if self.stopped > 0 && self.look_in == 0 {
             self.look();
         }
     }
@@ -216,6 +219,7 @@ impl Poller {
         // What is stored would be committed when the partitions are given up.
         self.on_list(&all, Position::Invalid, "forgetting offsets", BaseConsumer::store_offsets);
         self.outbox.forget(&all);
+        self.stopped = 0;
         let lost = self.assignments.lose();
         if !lost.is_empty() {
             tracing::warn!(
@@ -241,7 +245,11 @@ impl Poller {
         self.gathered.last = None;
         // Nothing is known when the group is being left: it is told what it waits for.
         let offsets = placed.iter().map(|placed| {
-            let (At::Stored(offset) | At::Start(offset) | At::Gone(offset, _)) = placed.at;
+            let offset = match placed.at {
+                At::Stored(offset) | At::Start(offset) => offset,
+                // The client needs one that is there; nothing of it is delivered.
+                At::Gone(_, ends) => ends.low,
+            };
             (&placed.partition, Position::Offset(offset.cast_signed()))
         });
         let taken = list(offsets).and_then(|list| {
@@ -371,9 +379,7 @@ impl Poller {
         let batches = self.gathered.batches.drain(..);
         let assignments = &mut self.assignments;
         let batches: Vec<Inbound> = batches
-            .map(|(place, batch)| {
-                Inbound::Batch(assignments.place(place).partition.clone(), batch)
-            })
+            .map(|(place, batch)| Inbound::Batch(assignments.place(place).partition.clone(), batch))
             .collect();
         if !batches.is_empty() {
             self.outbox.push(batches);
@@ -404,8 +410,7 @@ impl Poller {
         {
             return Some(place);
         }
-        let partition =
-            Partition { topic: record.topic().into(), number: number.unsigned_abs() };
+        let partition = Partition { topic: record.topic().into(), number: number.unsigned_abs() };
         let place = self.assignments.find(&partition)?;
         self.gathered.last = Some((topic, number, place));
         Some(place)
@@ -415,6 +420,7 @@ impl Poller {
     fn failed(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::AutoOffsetReset {
+            self.stopped += 1;
             return self.look();
         }
         let consumer = &self.subscription.consumer;
@@ -433,7 +439,7 @@ impl Poller {
 
     /// A partition's next offset is gone, and the client does not say which: looks at all.
     fn look(&mut self) {
-        self.look_in = Some(LOOK_AGAIN);
+        self.look_in = LOOK_AGAIN;
         self.jobs.range(self.assignments.in_phase(Phase::Flowing));
     }
 
@@ -443,19 +449,16 @@ impl Poller {
             // It is looked at again.
             Err(error) => return self.outbox.fail(error),
         };
-        let mut found = false;
         for (partition, ends) in ranged {
             let Some(number) = self.assignments.find(&partition) else { continue };
             let next = self.assignments.place(number).next;
             if next < ends.low || ends.high < next {
-                found = true;
+                self.stopped = self.stopped.saturating_sub(1);
                 self.assignments.stop(&partition);
                 self.stop(&partition, next, ends);
             }
         }
-        if found {
-            self.look_in = None;
-        } else if self.look_in.is_some() {
+        if self.stopped > 0 {
             let consumer = &self.subscription.consumer;
             let why = self.consumer.context().reason().unwrap_or_default();
             self.outbox.fail(Error::unavailable(format!(

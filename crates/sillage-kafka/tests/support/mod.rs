@@ -1,5 +1,7 @@
 //! A cluster, messages and a consumer, as tests need them.
-#![allow(dead_code)] // each test file uses some of it
+#![allow(dead_code)] // each file of tests uses some of it
+
+pub(crate) mod wire;
 
 use bytes::Bytes;
 use rdkafka::{
@@ -20,6 +22,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The URL of the server, or the test is skipped.
 pub(crate) fn url() -> Option<String> {
+    // With RUST_LOG=debug, and `rdkafka.debug=cgrp` in the URL, the client tells everything.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     sillage_testkit::servers::url("SILLAGE_TEST_KAFKA")
 }
 
@@ -68,7 +73,12 @@ pub(crate) fn message(topic: &Text, key: &str, text: &str) -> Arc<Message> {
 }
 
 /// Publishes texts under one key, in order.
-pub(crate) async fn publish(kafka: &Kafka, topic: &Text, key: &str, texts: impl IntoIterator<Item = String>) {
+pub(crate) async fn publish(
+    kafka: &Kafka,
+    topic: &Text,
+    key: &str,
+    texts: impl IntoIterator<Item = String>,
+) {
     let batch: Vec<_> = texts.into_iter().map(|text| message(topic, key, &text)).collect();
     for receipt in within(kafka.publish(batch)).await {
         receipt.unwrap();
@@ -108,6 +118,7 @@ impl Member {
     /// What comes next; it is noted.
     pub(crate) async fn next(&mut self) -> sillage_core::Result<Inbound> {
         let inbound = within(self.receiver.next()).await?;
+        tracing::debug!("{:.300}", format!("{inbound:?}"));
         match &inbound {
             Inbound::Batch(partition, deliveries) => {
                 assert!(self.owned.contains(partition), "{partition} is not ours");
@@ -145,17 +156,17 @@ impl Member {
     }
 
     /// Settles everything that came of what is owned.
-    pub(crate) async fn settle_all(&self) {
-        let mut last: BTreeMap<&Partition, Offset> = BTreeMap::new();
+    pub(crate) async fn settle_all(&mut self) {
+        let mut last: BTreeMap<Partition, Offset> = BTreeMap::new();
         for (partition, delivery) in &self.got {
-            last.insert(partition, delivery.offset);
+            last.insert(partition.clone(), delivery.offset);
         }
         for (partition, offset) in last {
-            self.settle(partition, offset).await;
+            self.settle(&partition, offset).await;
         }
     }
 
-    pub(crate) async fn settle(&self, partition: &Partition, watermark: Offset) {
+    pub(crate) async fn settle(&mut self, partition: &Partition, watermark: Offset) {
         let partition = partition.clone();
         let settled = Settled { partition, watermark: Some(watermark), finished: vec![watermark] };
         self.settler.settle(&[settled]).await.unwrap();
@@ -166,13 +177,13 @@ impl Member {
         self.settler.release(partitions).await.unwrap();
     }
 
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(&mut self) {
         within(self.settler.close()).await.unwrap();
     }
 }
 
 pub(crate) fn text(message: &Message) -> String {
-    String::from_utf8(message.payload.to_vec()).unwrap()
+    String::from_utf8_lossy(&message.payload).into_owned()
 }
 
 /// A client that is not ours.
