@@ -99,6 +99,18 @@ async fn what_is_committed_is_published_once_in_the_order_of_its_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_message_of_a_partition_is_settled() {
+    let (harness, broker, log) = (Harness::new(), MemoryBroker::new(4, true), Probe::default());
+    let app = start(&harness, &broker, billing(&log, "one")).await;
+    app.service("shop").commit(publish(created("k1"))).await.unwrap();
+    handled(&harness, 1).await;
+    harness.settle().await;
+    let settled = broker.progress(BILLING, &["order".into()]).await.unwrap();
+    assert!(settled.iter().all(|progress| progress.lag == 0), "{settled:?}");
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn members_come_and_go_with_and_without_a_broker_that_assigns() {
     for assigns in [true, false] {
         let (harness, log) = (Harness::new(), Probe::default());

@@ -206,8 +206,12 @@ impl Demo {
             let settled = open <= look.blocked.len()
                 && Report::of(&look.gather(orders.clone()).await?, &[]).holds()
                 && is_quiet(&look.admin).await?;
-            if settled || SystemClock.elapsed() >= until {
+            let late = !settled && SystemClock.elapsed() >= until;
+            if settled || late {
                 meter.end();
+                if late {
+                    tell_lags(&look.admin).await?;
+                }
                 return Ok(orders);
             }
             SystemClock.sleep(LOOK).await;
@@ -229,6 +233,18 @@ impl Demo {
         }
         report
     }
+}
+
+/// Who has not come to the end, when the time is over.
+async fn tell_lags(admin: &Admin) -> anyhow::Result<()> {
+    for consumer in admin.consumers().await? {
+        match consumer.lag {
+            Some(0) => {}
+            Some(lag) => say(format_args!("{lag} messages wait for {}", consumer.name)),
+            None => say(format_args!("nobody knows how much waits for {}", consumer.name)),
+        }
+    }
+    Ok(())
 }
 
 /// Declines and shortages follow from the order's own data, never from a race.

@@ -162,6 +162,7 @@ impl Building {
             clock: self.clock.clone(),
             committer: self.database.as_ref().map(|(_, committer)| committer.clone()),
             is_log: broker.capabilities().is_log,
+            offsets: broker.capabilities().offsets,
             outlet: Arc::new(Outlet::new(broker)),
             control,
             vital,

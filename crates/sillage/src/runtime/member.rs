@@ -80,6 +80,8 @@ pub(crate) struct Means {
     pub(crate) committer: Option<Committer>,
     /// Messages are in the log of this database.
     pub(crate) is_log: bool,
+    /// The broker has offsets, so that a watermark says what is finished.
+    pub(crate) offsets: bool,
     /// Where effects go, where there is no database.
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) control: watch::Sender<Control>,

@@ -64,6 +64,9 @@ pub(super) struct Assigned {
     /// What was stored last; `None`: nothing yet.
     pub(super) stored: Option<Mark>,
     pub(super) guard: Option<Guard>,
+    /// Where the watermark was when it was stored last. Not the stored offset: that is 0 for nothing
+    /// as well as for a partition's first message.
+    pub(super) marked: Option<Offset>,
     held: VecDeque<Vec<Delivery>>,
     looking: Option<Vec<Delivery>>,
     /// So many deliveries may have been decided before: they are looked up before they run.
@@ -87,6 +90,7 @@ impl Assigned {
             settling: false,
             stored: None,
             guard: None,
+            marked: None,
             held: VecDeque::new(),
             looking: None,
             lookups: 0,
@@ -158,6 +162,7 @@ impl Member {
         let mark = loaded.mark.unwrap_or_default();
         let passed = (mark.offset.0 > 0).then_some(mark.offset);
         assigned.watermark = Watermark::starting(passed, mark.tally);
+        assigned.marked = passed;
         assigned.lookups = window;
         assigned.careful = if mark.open { CAREFUL } else { 0 };
         assigned.guard = mark.guard;

@@ -53,9 +53,8 @@ impl Member {
             return;
         }
         let stored = assigned.stored.as_ref();
-        let passed = assigned.watermark.passed().unwrap_or_default();
         let unguarded = assigned.guard.is_none() && stored.is_some_and(|mark| mark.guard.is_some());
-        let moved = unguarded || stored.is_some_and(|mark| mark.offset != passed);
+        let moved = unguarded || assigned.marked != assigned.watermark.passed();
         let open = stored.is_some_and(|mark| mark.open);
         if (closing && open) || moved || (stored.is_none() && !closing) {
             let assignment = assigned.assignment;
@@ -68,6 +67,9 @@ impl Member {
             }
         } else if closing {
             self.release(place);
+        } else if !self.means.offsets {
+            // What is finished is told one by one: it need not wait for what came before it.
+            self.settle_broker(place);
         }
     }
 
@@ -83,6 +85,7 @@ impl Member {
         let guard = assigned.guard.clone().filter(|guard| guard.offset > offset);
         let mark = Mark { offset, open, tally: assigned.watermark.tally(), guard };
         let body = serde_json::to_vec(&mark)?.into();
+        assigned.marked = assigned.watermark.passed();
         assigned.stored = Some(mark);
         let consumer = self.means.spec.name.clone();
         let id = names::watermark(&consumer, &assigned.partition);
