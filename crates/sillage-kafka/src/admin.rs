@@ -121,8 +121,9 @@ impl Admin {
         resources: &[ResourceSpecifier<'_>],
         setting: &str,
     ) -> Result<HashMap<String, usize>> {
-        let asked = self.admin()?.describe_configs(resources, &options());
-        let found = Handle::current().block_on(asked);
+        // It hears the answer: without it nobody would ever be told.
+        let admin = self.admin()?;
+        let found = Handle::current().block_on(admin.describe_configs(resources, &options()));
         let found =
             found.map_err(|error| error::describe(format!("`{setting}` is not known"), error))?;
         let known = found.into_iter().flatten().filter_map(|resource| {
@@ -199,8 +200,9 @@ impl Admin {
         let what = |name: &str| format!("topic `{name}` cannot be made");
         let all = || missing.iter().map(|topic| &*topic.name).collect::<Vec<_>>().join("`, `");
         let options = options().operation_timeout(Some(LIMIT));
-        let made = self.admin()?.create_topics(&new, &options);
-        let made = Handle::current().block_on(made);
+        // It hears the answer: without it nobody would ever be told.
+        let admin = self.admin()?;
+        let made = Handle::current().block_on(admin.create_topics(&new, &options));
         let made = made.map_err(|error| error::describe(what(&all()), error))?;
         let mut created = vec![];
         for topic in made {
