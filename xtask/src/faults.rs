@@ -3,13 +3,16 @@
 //! First it has to show that it can fail: planted bugs must be found. Then trials: each in a folder
 //! below `target/faults`, which stays if anything is wrong.
 
+mod apart;
 mod audit;
 mod plant;
 mod stage;
 mod trial;
 
 use crate::process;
+use crate::services::Service;
 use anyhow::{Context, Result, bail, ensure};
+use apart::Apart;
 use clap::ValueEnum;
 use futures_util::{StreamExt, stream};
 use plant::Bug;
@@ -44,6 +47,13 @@ pub(crate) struct Faults {
     /// Keep the folders also of trials that passed
     #[arg(long)]
     keep: bool,
+    /// Instead: each service with a process and a database of its own, this broker between them,
+    /// and everything killed
+    #[arg(long, value_enum, conflicts_with_all = ["short", "planted", "plant", "trials"])]
+    broker: Option<Service>,
+    /// How often each process, and the broker, is killed then
+    #[arg(long, default_value_t = 5, requires = "broker")]
+    rounds: u32,
     /// How many trials run at once: they mostly wait
     #[arg(long, default_value_t = 2)]
     at_once: usize,
@@ -80,7 +90,9 @@ impl Faults {
     /// A copy of the shop, so that a build meanwhile changes nothing.
     fn build(&self, folder: &Path) -> Result<PathBuf> {
         let (profile, built) = if self.short { ("dev", "debug") } else { ("release", "release") };
-        process::run(process::cargo(&format!("build --profile {profile} -p shop --bin shop")))?;
+        let features = if self.broker.is_some() { " --features kafka,rabbitmq" } else { "" };
+        let command = format!("build --profile {profile} -p shop --bin shop{features}");
+        process::run(process::cargo(&command))?;
         fs::create_dir_all(folder).with_context(|| process::relative(folder))?;
         let shop = folder.join("shop");
         fs::copy(process::root().join("target").join(built).join("shop"), &shop)?;
@@ -88,6 +100,11 @@ impl Faults {
     }
 
     async fn run(&self, shop: &Path, folder: &Path, seed: u32) -> Result<()> {
+        if let Some(broker) = self.broker {
+            let Faults { orders, rounds, .. } = *self;
+            let apart = Apart { broker, seed: seed.into(), orders, rounds };
+            return apart.run(shop, &folder.join("apart")).await;
+        }
         let bugs = self.plant.as_ref().map_or(Bug::value_variants(), std::slice::from_ref);
         self.plant(bugs, shop, folder).await?;
         if self.planted || self.plant.is_some() {

@@ -6,8 +6,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The gateway's ledger, in a trial's folder.
@@ -32,7 +33,11 @@ pub(super) struct Audit {
 impl Audit {
     /// Asks `shop verify`, which must find all orders that were placed with this seed.
     pub(super) async fn of(stage: &Stage, seed: u64, orders: u64) -> Result<Self> {
-        let verify = format!("verify --data . --json --placed-with-seed {seed} --orders {orders}");
+        let mut verify =
+            format!("verify --data . --json --placed-with-seed {seed} --orders {orders}");
+        for database in databases(&stage.folder)? {
+            let _ = write!(verify, " --database sqlite:{}", database.display());
+        }
         let output = stage.shop(&verify).output().await.context("`shop verify` did not start")?;
         let Ok(report) = serde_json::from_slice::<Value>(&output.stdout) else {
             bail!("`shop {verify}`: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -71,7 +76,14 @@ fn broken(report: &Value) -> Option<Vec<String>> {
 
 /// No process and no message is at fault for good here, so there should be none.
 fn dead_letters(folder: &Path) -> Result<Vec<String>> {
-    let database = connect(folder)?;
+    let mut lines = vec![];
+    for database in databases(folder)? {
+        lines.extend(dead_letters_in(&connect(&folder.join(database))?)?);
+    }
+    Ok(lines)
+}
+
+fn dead_letters_in(database: &Connection) -> Result<Vec<String>> {
     let mut dead = database.prepare("SELECT consumer, key, failure FROM dead_letters")?;
     let line = |row: &rusqlite::Row<'_>| {
         let [consumer, key, failure] = [0, 1, 2]
@@ -94,9 +106,11 @@ fn charged_twice(folder: &Path) -> Result<u64> {
     Ok(charges.values().filter(|count| **count > 1).count() as u64)
 }
 
-/// How many facts of this name the log has.
+/// How many facts of this name the logs have, without copies that services keep of others' facts.
 pub(super) fn facts(folder: &Path, name: &str) -> Result<u64> {
-    number(folder, "SELECT count(*) FROM log WHERE name = ?1", &[name])
+    let own = "SELECT count(*) FROM log WHERE name = ?1 \
+               AND coalesce(instr(headers, CAST('sillage-followed' AS BLOB)), 0) = 0";
+    Ok(numbers(folder, own, &[name])?.into_iter().sum())
 }
 
 /// How many orders have ended.
@@ -111,22 +125,36 @@ pub(super) fn open(folder: &Path) -> Result<u64> {
 
 /// How far the log is.
 pub(super) fn head(folder: &Path) -> Result<u64> {
-    number(folder, "SELECT max(position) FROM log", &[])
+    Ok(numbers(folder, "SELECT max(position) FROM log", &[])?.into_iter().sum())
 }
 
 /// How many processes died on a message that is not handled yet; the most of all messages.
 pub(super) fn deaths(folder: &Path) -> Result<u64> {
     let deaths = "SELECT max(json_extract(CAST(body AS TEXT), '$.guard.deaths')) FROM documents \
                   WHERE collection = 'watermarks'";
-    number(folder, deaths, &[])
+    Ok(numbers(folder, deaths, &[])?.into_iter().max().unwrap_or(0))
+}
+
+/// The names of the databases in a folder: one, or one a service.
+fn databases(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_database = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "db");
+    let files = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let names = files.map(|file| Ok(PathBuf::from(file?.file_name())));
+    let mut names: Vec<_> = names.collect::<Result<_>>()?;
+    names.retain(is_database);
+    names.sort();
+    Ok(names)
+}
+
+/// The number that a query finds in each database.
+fn numbers(folder: &Path, query: &str, parameters: &[&str]) -> Result<Vec<u64>> {
+    let names = databases(folder)?;
+    names.iter().map(|name| number(&folder.join(name), query, parameters)).collect()
 }
 
 /// The number that a query finds; 0 if it finds none, or before there are tables.
-fn number(folder: &Path, query: &str, parameters: &[&str]) -> Result<u64> {
-    if !folder.join(DATABASE).exists() {
-        return Ok(0);
-    }
-    let database = connect(folder)?;
+fn number(database: &Path, query: &str, parameters: &[&str]) -> Result<u64> {
+    let database = connect(database)?;
     if !database.table_exists(None, "log")? {
         return Ok(0);
     }
@@ -144,9 +172,10 @@ pub(super) fn let_leases_run_out(folder: &Path) -> Result<()> {
     Ok(database.execute_batch(run_out)?)
 }
 
-fn connect(folder: &Path) -> Result<Connection> {
+fn connect(file: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(folder.join(DATABASE), flags).context(DATABASE)?;
+    let database = Connection::open_with_flags(file, flags);
+    let database = database.with_context(|| file.display().to_string())?;
     // After a crash somebody has to read the write-ahead log first.
     database.busy_timeout(BUSY)?;
     Ok(database)

@@ -33,11 +33,17 @@ pub(super) const GATEWAY: usize = 0;
 /// Which services each shop process runs; `None`: all. The first one has the HTTP API.
 pub(super) type Layout = &'static [Option<&'static str>];
 
+/// The services of the shop, each of which may have a process and a database of its own. The
+/// first two have the HTTP API.
+pub(super) const SERVICES: [&str; 7] =
+    ["order", "customer", "payment", "inventory", "shipping", "email", "analytics"];
+
 /// The processes of one trial, in a folder of their own.
 pub(super) struct Stage {
     pub(super) folder: PathBuf,
     shop: PathBuf,
     api: u16,
+    customers: u16,
     gateway: u16,
     processes: Vec<Process>,
     opened: Instant,
@@ -53,21 +59,44 @@ struct Process {
 impl Stage {
     /// Starts a gateway and shop processes in a folder that is emptied first.
     pub(super) fn open(shop: &Path, folder: &Path, layout: Layout) -> Result<Self> {
+        let mut stage = Stage::empty(shop, folder)?;
+        stage.start_all(layout)?;
+        Ok(stage)
+    }
+
+    /// Starts a gateway, and a process with a database of its own for each service, with this
+    /// broker between them.
+    pub(super) fn open_apart(shop: &Path, folder: &Path, broker: &str) -> Result<Self> {
+        let mut stage = Stage::empty(shop, folder)?;
+        let gateway = format!("gateway --port {}", stage.gateway);
+        stage.processes.push(Process::new("gateway", gateway));
+        for (service, port) in SERVICES.iter().zip([stage.api, stage.customers, 0, 0, 0, 0, 0]) {
+            let arguments = format!(
+                "serve --services {service} --data . --database sqlite:{service}.db --broker \
+                 {broker} --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{}",
+                stage.gateway
+            );
+            stage.processes.push(Process::new(service, arguments));
+        }
+        (0..stage.size()).try_for_each(|process| stage.start(process))?;
+        Ok(stage)
+    }
+
+    fn empty(shop: &Path, folder: &Path) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let mut stage = Stage {
+        Ok(Stage {
             folder: folder.to_owned(),
             shop: shop.to_owned(),
             api: free_port()?,
+            customers: free_port()?,
             gateway: free_port()?,
             processes: Vec::new(),
             opened: Instant::now(),
             timeline: File::create(folder.join("timeline.txt"))?,
-        };
-        stage.start_all(layout)?;
-        Ok(stage)
+        })
     }
 
     /// Starts a gateway and shop processes, in place of all that were killed.
@@ -89,6 +118,16 @@ impl Stage {
     /// Where the shop's HTTP API is.
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.api)
+    }
+
+    /// Where customers are registered, where their service has a process of its own.
+    pub(super) fn customers_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.customers)
+    }
+
+    /// The name of a process.
+    pub(super) fn name(&self, index: usize) -> &str {
+        &self.processes[index].name
     }
 
     /// Whether every process has said that it listens, since it was started last.

@@ -34,7 +34,7 @@ const SECOND_WAVE: (RangeInclusive<u32>, RangeInclusive<u64>) = (2..=4, 20..=300
 const MOMENT: RangeInclusive<u64> = 0..=300;
 /// How long the gateway takes for an answer, in milliseconds, so that many kills come between the
 /// movement of money and the commit that knows of it.
-const DELAY: RangeInclusive<u64> = 50..=400;
+pub(super) const DELAY: RangeInclusive<u64> = 50..=400;
 
 /// How long to wait for something to do, before a kill.
 const WORK_LIMIT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ const SPARE_LIMIT: Duration = Duration::from_secs(20);
 const RESUME_LIMIT: Duration = Duration::from_secs(20);
 /// Until everything has ended: what was tried in vain while a process was dead may be parked for
 /// over a minute.
-const FINISH_LIMIT: Duration = Duration::from_secs(240);
+pub(super) const FINISH_LIMIT: Duration = Duration::from_secs(240);
 
 /// What a trial is to do.
 pub(super) struct Trial {
@@ -226,7 +226,7 @@ impl Kills {
 
 /// Whether no message would become a dead letter if the next two processes died on it: one may have
 /// begun with it unseen. Waits a while for that.
-async fn is_harmless(stage: &Stage) -> Result<bool> {
+pub(super) async fn is_harmless(stage: &Stage) -> Result<bool> {
     let end = Instant::now() + SPARE_LIMIT;
     while deaths(&stage.folder)? > 0 {
         if Instant::now() >= end {

@@ -1,0 +1,125 @@
+//! Services apart: a process and a database for each, a real broker between them; every one of the
+//! processes and the broker is killed and started again while orders come in.
+
+use super::audit::{Audit, ended, open};
+use super::stage::Stage;
+use super::trial::{DELAY, FINISH_LIMIT, is_harmless};
+use crate::services::{self, Service};
+use anyhow::{Context, Result, ensure};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// From one kill to the next, in milliseconds.
+const PAUSE: RangeInclusive<u64> = 200..=1_500;
+/// How long the broker stays away, in milliseconds.
+const AWAY: RangeInclusive<u64> = 0..=3_000;
+/// How long placing may take: every kill of the order service holds it up.
+const PLACE_LIMIT: Duration = Duration::from_secs(600);
+/// How long orders may take to be answered.
+const PATIENCE: u64 = 300;
+
+/// What is to be done.
+pub(super) struct Apart {
+    pub(super) broker: Service,
+    pub(super) seed: u64,
+    pub(super) orders: u64,
+    /// How often each process, and the broker, is killed.
+    pub(super) rounds: u32,
+}
+
+impl Apart {
+    /// Plays it; fails if anything is broken in the end.
+    pub(super) async fn run(&self, shop: &Path, folder: &Path) -> Result<()> {
+        let url = services::up(&[self.broker])?.pop().context("the broker has no URL")?.1;
+        let mark = if url.contains('?') { '&' } else { '?' };
+        let broker = format!("{url}{mark}prefix=faults-{:x}.", self.seed);
+        let start = Instant::now();
+        let mut stage = Stage::open_apart(shop, folder, &broker)?;
+        let (amid_work, audit) = self.play(&mut stage).await?;
+        println!(
+            "{} processes and {}, each killed {} times ({amid_work} kills amid work): {} orders, {} \
+             completed, {} cancelled; {:.1} s",
+            stage.size(),
+            self.broker.name(),
+            self.rounds,
+            self.orders,
+            audit.completed,
+            audit.cancelled,
+            start.elapsed().as_secs_f64()
+        );
+        for broken in &audit.broken {
+            println!("  {broken}");
+        }
+        ensure!(audit.holds(), "something is broken: see {}", folder.display());
+        Ok(())
+    }
+
+    async fn play(&self, stage: &mut Stage) -> Result<(u32, Audit)> {
+        let mut lot = StdRng::seed_from_u64(self.seed);
+        stage.until("all listen", FINISH_LIMIT, async |stage| stage.listens()).await?;
+        stage.slow_gateway(lot.random_range(DELAY)).await?;
+        let place = format!(
+            "place --url {} --customers-url {} --seed {} --orders {} --at-once 16 --patience \
+             {PATIENCE}",
+            stage.url(),
+            stage.customers_url(),
+            self.seed,
+            self.orders
+        );
+        let mut placing = stage.spawn("place", &place)?;
+        let mut amid_work = 0;
+        for _ in 0..self.rounds {
+            let mut victims: Vec<usize> = (0..=stage.size()).collect();
+            victims.shuffle(&mut lot);
+            for victim in victims {
+                sleep(Duration::from_millis(lot.random_range(PAUSE))).await;
+                amid_work += u32::from(open(&stage.folder)? > 0);
+                if victim == stage.size() {
+                    self.kill_broker(stage, &mut lot).await?;
+                } else {
+                    kill(stage, victim).await?;
+                }
+            }
+        }
+        let placed =
+            timeout(PLACE_LIMIT, placing.wait()).await.context("placing takes too long")?;
+        ensure!(placed?.success(), "not every order could be placed: see place.log");
+        let finished = async |stage: &Stage| {
+            Ok(ended(&stage.folder)? >= self.orders
+                && Audit::of(stage, self.seed, self.orders).await?.holds())
+        };
+        let done = stage.until("everything has ended", FINISH_LIMIT, finished).await;
+        stage.drain().await?;
+        let audit = Audit::of(stage, self.seed, self.orders).await?;
+        // What is broken says more than that it took too long.
+        if audit.holds() {
+            done?;
+        }
+        Ok((amid_work, audit))
+    }
+
+    async fn kill_broker(&self, stage: &mut Stage, lot: &mut StdRng) -> Result<()> {
+        stage.note(format_args!("killed {}", self.broker.name()))?;
+        services::kill(self.broker)?;
+        sleep(Duration::from_millis(lot.random_range(AWAY))).await;
+        services::up(&[self.broker])?;
+        stage.note(format_args!("started {}", self.broker.name()))
+    }
+}
+
+/// A message on which process after process dies becomes a dead letter, and should: so a process is
+/// killed when no message is in danger of that.
+async fn kill(stage: &mut Stage, victim: usize) -> Result<()> {
+    let end = Instant::now() + FINISH_LIMIT;
+    while !is_harmless(stage).await? {
+        let name = stage.name(victim).to_owned();
+        ensure!(Instant::now() < end, "{name} cannot be killed: it always dies on one message");
+    }
+    stage.kill(victim).await?;
+    stage.start(victim)
+}
