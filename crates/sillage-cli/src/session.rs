@@ -33,11 +33,6 @@ impl Session {
         Ok(Admin::new(sillage::connect(url).await?, who))
     }
 
-    /// The same, knowing the broker that apps read from, where one is named.
-    pub(crate) async fn admin_with_broker(&self) -> Result<Admin> {
-        Ok(self.admin().await?.broker(self.broker().await?))
-    }
-
     /// The broker, where one is named and it is not the log.
     pub(crate) async fn broker(&self) -> Result<Option<Arc<dyn Broker>>> {
         let Some(url) = &self.settings.broker.value else { return Ok(None) };

@@ -1,5 +1,7 @@
 //! `sillage consumers`.
 
+mod oldest;
+
 use super::unique;
 use crate::{
     args::duration,
@@ -11,10 +13,10 @@ use crate::{
 use anyhow::Result;
 use serde::Serialize;
 use sillage::{
-    Position, Tally, Text, Timestamp,
+    Broker, Position, Tally, Text, Timestamp,
     admin::{Admin, ConsumerStatus},
 };
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Consumers {
@@ -37,8 +39,10 @@ pub(crate) enum Consumers {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Lag is counted up to some 10 000 messages a consumer; its seconds are the \
-    age of the oldest message that waits."
+    after_help = "In the log, lag is counted up to some 10 000 messages a consumer; its seconds \
+    are the age of the oldest message that waits. At a broker, that message is read, where the \
+    broker has offsets and no more than 100 000 wait in a partition; `?` is what nobody knows, and \
+    a limit on it is an error. The relay, which reads the log, is in the list."
 )]
 pub(crate) struct Lag {
     /// Only these consumers
@@ -164,20 +168,21 @@ struct Changed {
 
 impl Consumers {
     pub(super) async fn run(self, session: &mut Session) -> Result<()> {
-        // Who stops a consumer does not wait for a broker.
-        let looks = !matches!(self, Consumers::Pause { .. } | Consumers::Resume { .. });
-        let admin =
-            if looks { session.admin_with_broker().await? } else { session.admin().await? };
+        let admin = session.admin().await?;
         match self {
             Consumers::List => {
-                let standings = standings(&admin, &[]).await?;
+                let standings = Look::new(admin, session).await?.standings(&[], false).await?;
                 if standings.is_empty() {
                     session.out.note("no app with a consumer has ever started on this database");
+                }
+                let unknown = standings.iter().find(|standing| standing.lag.is_none());
+                if let Some(Refusal { what, next, .. }) = unknown.map(|one| one.unknown("lag")) {
+                    session.out.note(format!("{what}; {next}"));
                 }
                 session.out.rows(&standings, &COLUMNS)
             }
             Consumers::Show { name } => {
-                for standing in standings(&admin, &[name]).await? {
+                for standing in Look::new(admin, session).await?.standings(&[name], true).await? {
                     session.out.one(&standing, Standing::describe)?;
                 }
                 Ok(())
@@ -192,7 +197,10 @@ impl Consumers {
                 let position = admin.resume(&name).await?.position;
                 changed(session, &Changed { name, paused: None, position })
             }
-            Consumers::Lag(lag) => lag.run(&admin, session).await,
+            Consumers::Lag(lag) => {
+                let look = Look::new(admin, session).await?;
+                lag.run(&look, session).await
+            }
         }
     }
 }
@@ -213,31 +221,54 @@ async fn resolve(admin: &Admin, given: &str) -> Result<Text> {
     Ok(unique("consumer", given, names, "sillage consumers list")?)
 }
 
-/// How those named stand, or all.
-async fn standings(admin: &Admin, given: &[String]) -> Result<Vec<Standing>> {
-    let now = admin.database().now().await?;
-    let mut consumers = admin.consumers().await?;
-    consumers.sort_by(|one, other| one.name.cmp(&other.name));
-    if !given.is_empty() {
-        let names: Vec<_> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
-        let resolve = |given: &String| unique("consumer", given, names.iter(), LIST);
-        let wanted: Vec<_> = given.iter().map(resolve).collect::<Result<_, _>>()?;
-        consumers.retain(|consumer| wanted.contains(&consumer.name));
+/// Looks at the database, and at the broker where one is named.
+struct Look {
+    admin: Admin,
+    broker: Option<Arc<dyn Broker>>,
+}
+
+impl Look {
+    async fn new(admin: Admin, session: &Session) -> Result<Self> {
+        let broker = session.broker().await?;
+        Ok(Look { admin: admin.broker(broker.clone()), broker })
     }
-    Ok(consumers.into_iter().map(|status| Standing::of(status, now)).collect())
+
+    /// How those named stand, or all; with the age of what waits at the broker too, which takes
+    /// longer.
+    async fn standings(&self, given: &[String], ages: bool) -> Result<Vec<Standing>> {
+        let now = self.admin.database().now().await?;
+        let mut consumers = self.admin.consumers().await?;
+        consumers.sort_by(|one, other| one.name.cmp(&other.name));
+        if !given.is_empty() {
+            let names: Vec<_> = consumers.iter().map(|consumer| consumer.name.clone()).collect();
+            let resolve = |given: &String| unique("consumer", given, names.iter(), LIST);
+            let wanted: Vec<_> = given.iter().map(resolve).collect::<Result<_, _>>()?;
+            consumers.retain(|consumer| wanted.contains(&consumer.name));
+        }
+        let mut standings = vec![];
+        for mut status in consumers {
+            // The log has told its own.
+            let waits = ages && status.position.is_none() && status.lag.is_some_and(|lag| lag > 0);
+            if let Some(broker) = self.broker.as_ref().filter(|_| waits) {
+                oldest::look(&**broker, &mut status).await?;
+            }
+            standings.push(Standing::of(status, now));
+        }
+        Ok(standings)
+    }
 }
 
 const LIST: &str = "sillage consumers list";
 
 impl Lag {
-    async fn run(self, admin: &Admin, session: &mut Session) -> Result<()> {
+    async fn run(self, look: &Look, session: &mut Session) -> Result<()> {
         // One JSON value, also of many looks: a list of them.
         let list = self.watch && session.out.format == Format::Json;
         if list {
             session.out.begin();
         }
         loop {
-            let standings = standings(admin, &self.name).await?;
+            let standings = look.standings(&self.name, true).await?;
             if list {
                 session.out.element(&serde_json::to_string(&standings)?)?;
             } else {

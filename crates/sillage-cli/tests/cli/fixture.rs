@@ -167,23 +167,12 @@ impl Fixture {
 
     /// Runs it to its end.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
-        let mut command = self.command(args);
-        let output = tokio::task::spawn_blocking(move || command.output());
-        Ran::of(output.await.unwrap().unwrap())
+        Ran::fed(self.command(args), "").await
     }
 
     /// Runs it with something on its standard input.
     pub(crate) async fn run_with(&self, args: &[&str], input: &str) -> Ran {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let input = input.to_owned();
-        let output = tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn()?;
-            // It may refuse before it has read all.
-            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-            child.wait_with_output()
-        });
-        Ran::of(output.await.unwrap().unwrap())
+        Ran::fed(self.command(args), input).await
     }
 
     pub(crate) async fn json(&self, args: &[&str]) -> Value {
@@ -218,6 +207,19 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Of a command with this on its standard input.
+    pub(crate) async fn fed(mut command: Command, input: &str) -> Ran {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let output = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn()?;
+            // It may refuse before it has read all.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output()
+        });
+        Ran::of(output.await.unwrap().unwrap())
+    }
+
     fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

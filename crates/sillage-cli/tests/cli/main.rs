@@ -7,6 +7,8 @@ mod dlq;
 mod exits;
 mod fixture;
 mod json;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod outside;
 mod publish;
 mod tail;
 mod trace;
