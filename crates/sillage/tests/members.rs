@@ -214,7 +214,7 @@ async fn the_watermarks_of_idle_slots_follow_the_log() {
     }
     harness.passed("shop/billing", 6000).await;
     app.drain().await;
-    let position = harness.consumer("shop/billing").await.position;
+    let position = harness.consumer("shop/billing").await.position.unwrap();
     assert!(position > Position(10_000), "the lowest slot is at {position} of 12,000");
     harness.accounted("shop/billing", 6000).await;
 }

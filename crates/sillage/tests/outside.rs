@@ -300,6 +300,16 @@ async fn what_is_followed_is_copied_and_not_published_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_of_parts_that_run_by_themselves_are_taken() {
+    let harness = Harness::new();
+    let service =
+        Service::new("broker").consumer(Consumer::new("follow").on(async |_: Created| {}));
+    let refused = App::new(harness.database()).service(service).check().unwrap_err();
+    assert_eq!(refused.0.len(), 2, "{refused}");
+    assert!(refused.0.iter().all(|sentence| sentence.contains("is taken")), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_database_effects_and_dead_letters_go_to_the_broker() {
     let (harness, log) = (Harness::new(), Probe::default());
     for assigns in [true, false] {

@@ -17,6 +17,7 @@ impl App {
                 ));
             }
             check_name("service", service.name, &mut errors);
+            check_free("service", service.name, "broker", &mut errors);
             self.check_service(service, &mut errors);
         }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
@@ -32,6 +33,7 @@ impl App {
                 ));
             }
             check_name("consumer", consumer.name, errors);
+            check_free("consumer", consumer.name, "follow", errors);
             self.check_consumer(service, consumer, errors);
         }
         let mut projections = HashSet::new();
@@ -91,6 +93,13 @@ impl App {
                 ));
             }
         }
+    }
+}
+
+/// A name that the runtime has taken for a part of its own.
+fn check_free(what: &str, name: &str, taken: &str, errors: &mut Vec<String>) {
+    if name == taken {
+        errors.push(format!("{what} name `{name}` is taken: what runs by itself has it"));
     }
 }
 
