@@ -1,6 +1,6 @@
 //! Everything a change has to pass. A step that fails does not keep the later ones from running.
 
-use crate::{examples, process, test, tidy};
+use crate::{brokers, examples, process, test, tidy};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -13,13 +13,14 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step { name: "format", run: || process::run(process::cargo("fmt --all --check")) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "clippy", run: clippy },
     Step { name: "tests", run: test::targets },
     Step { name: "doctests", run: test::docs },
     Step { name: "examples", run: examples::run },
+    Step { name: "brokers", run: brokers::short },
     // A process of its own: it ends what it started when it is interrupted.
     Step { name: "faults", run: || process::run(process::cargo("xtask faults --short")) },
 ];
@@ -74,7 +75,12 @@ impl std::fmt::Display for Done {
 }
 
 fn clippy() -> Result<()> {
-    process::run(process::cargo("clippy --workspace --all-targets -- -D warnings"))
+    process::run(process::cargo("clippy --workspace --all-targets -- -D warnings"))?;
+    // What is there only with the clients of brokers.
+    let all = "sillage/full,shop/kafka,shop/rabbitmq,sillage-cli/kafka,sillage-cli/rabbitmq";
+    process::run(process::cargo(&format!(
+        "clippy --workspace --all-targets --features {all} -- -D warnings"
+    )))
 }
 
 fn cold_build() -> Result<()> {

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout)] // a command-line program: standard output is its result
 
 mod bench;
+mod brokers;
 mod ci;
 mod examples;
 mod faults;
@@ -33,6 +34,8 @@ enum Task {
     Examples,
     /// Kill a shop's processes at random moments, and audit what is left
     Faults(faults::Faults),
+    /// The shop on every broker, with the same totals for the same seed
+    Brokers(brokers::Brokers),
     /// What Sillage costs, against limits that hold on any machine
     Bench,
     /// The long forms of everything; writes `docs/gate.md`
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Test(test) => test::run(&test),
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
+        Task::Brokers(brokers) => brokers::run(&brokers),
         Task::Bench => bench::run(),
         Task::Gate(gate) => gate::run(&gate),
         Task::Services(services) => services::run(&services),
