@@ -137,6 +137,7 @@ impl Admin {
         Ok(known.collect())
     }
 
+    /// A client that makes and describes things. Its calls end only while it is there.
     fn admin(&self) -> Result<AdminClient<Watch>> {
         let made = AdminClient::from_config_and_context(&self.config.client(), Watch::default());
         let what = || format!("no client for Kafka at {} can be made", self.config.servers);

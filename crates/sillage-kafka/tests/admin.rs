@@ -4,12 +4,14 @@ mod support;
 
 use sillage_core::{Broker as _, ErrorKind, Offset, Start, TopicSpec};
 use sillage_kafka::Kafka;
-use support::{Member, make, numbers, publish, server, subscription, unique, url, with_topic};
+use support::{
+    Member, make, numbers, publish, server, subscription, unique, url, url_with, with_topic,
+};
 
 #[tokio::test]
 async fn missing_topics_are_made_and_others_left_as_they_are() {
-    let Some(url) = url() else { return };
-    let kafka = Kafka::connect(&format!("{url}&partitions=3&retention=1h")).await.unwrap();
+    let Some(url) = url_with("partitions=3&retention=1h") else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
     let (new, old) = (unique("new"), unique("old"));
     make(&kafka, &old, 2).await;
     let spec = |name: &sillage_core::Text| TopicSpec { name: name.clone(), partitions: None };
@@ -28,8 +30,8 @@ async fn missing_topics_are_made_and_others_left_as_they_are() {
 
 #[tokio::test]
 async fn a_missing_topic_that_must_not_be_made_is_named_with_what_makes_it() {
-    let Some(url) = url() else { return };
-    let kafka = Kafka::connect(&format!("{url}&create_topics=false")).await.unwrap();
+    let Some(url) = url_with("create_topics=false") else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
     let name = unique("missing");
     let specs = [TopicSpec { name: name.clone(), partitions: Some(5) }];
     let error = kafka.ensure(&specs).await.unwrap_err();

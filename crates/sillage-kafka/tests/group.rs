@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
-use support::{Member, message, numbers, publish, text, unique, url, with_topic, within};
+use support::{Member, message, numbers, publish, text, unique, url_with, with_topic, within};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// What all members handled, in the order in which they did: key and number.
@@ -169,16 +169,14 @@ async fn a_member_that_leaves_without_settling_hands_on_what_it_had() {
 /// The group ends the membership while the member's process is healthy: as if it had been frozen.
 #[tokio::test]
 async fn what_is_lost_is_told_and_settles_nothing() {
-    let Some(url) = url() else { return };
+    // Its heartbeats come more seldom than its session lasts, and its group finds that out.
+    let late = "rdkafka.session.timeout.ms=6000&rdkafka.heartbeat.interval.ms=1000000\
+                &rdkafka.max.poll.interval.ms=7000";
+    let Some(url) = url_with(late) else { return };
     let Some((other, topic)) = with_topic(1).await else { return };
     let consumer = unique("consumer");
     publish(&other, &topic, "a", numbers(0..10)).await;
-    // Its heartbeats come more seldom than its session lasts, and its group finds that out.
-    let late = format!(
-        "{url}&rdkafka.session.timeout.ms=6000&rdkafka.heartbeat.interval.ms=1000000\
-         &rdkafka.max.poll.interval.ms=7000"
-    );
-    let kafka = Kafka::connect(&late).await.unwrap();
+    let kafka = Kafka::connect(&url).await.unwrap();
     let mut first = Member::join(&kafka, &consumer, &topic).await;
     first.take(10).await;
     let partition = first.owned[0].clone();

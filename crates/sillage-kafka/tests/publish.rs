@@ -9,7 +9,7 @@ use sillage_core::{
 };
 use sillage_kafka::Kafka;
 use std::sync::Arc;
-use support::{Member, make, message, numbers, publish, unique, url, with_topic, within};
+use support::{Member, make, message, numbers, publish, unique, url_with, with_topic, within};
 
 #[tokio::test]
 async fn receipts_say_where_messages_are_in_order() {
@@ -107,9 +107,8 @@ async fn what_kafka_would_refuse_is_refused_at_once_and_stops_nobody() {
 
 #[tokio::test]
 async fn an_unknown_topic_is_refused_by_name() {
-    let Some(url) = url() else { return };
-    let quick = format!("{url}&rdkafka.topic.metadata.propagation.max.ms=500");
-    let kafka = Kafka::connect(&quick).await.unwrap();
+    let Some(url) = url_with("rdkafka.topic.metadata.propagation.max.ms=500") else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
     let (topic, missing) = (unique("topic"), unique("missing"));
     make(&kafka, &topic, 1).await;
     let batch =
@@ -135,9 +134,8 @@ async fn keys_are_where_java_clients_put_them() {
 
 #[tokio::test]
 async fn more_than_the_clients_queue_holds_keeps_its_order() {
-    let Some(url) = url() else { return };
-    let small = format!("{url}&rdkafka.queue.buffering.max.messages=100");
-    let kafka = Kafka::connect(&small).await.unwrap();
+    let Some(url) = url_with("rdkafka.queue.buffering.max.messages=100") else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
     let topic = unique("topic");
     kafka.ensure(&[TopicSpec { name: topic.clone(), partitions: Some(1) }]).await.unwrap();
     let batches = (0..20).map(|batch| {
@@ -153,4 +151,54 @@ async fn more_than_the_clients_queue_holds_keeps_its_order() {
         }
     }
     assert_eq!(offset, 5000);
+}
+
+/// A topic with a limit of its own that we have not heard of: Kafka refuses what is too large for
+/// it, which ends the client's producer.
+#[tokio::test]
+async fn a_producer_that_ends_is_replaced_and_nothing_is_lost_or_reordered() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    let narrow = unique("narrow");
+    support::make_narrow(&narrow, 2_000).await;
+    // Nothing that compresses.
+    let noise: String = (0..160).map(|_| unique("").to_string()).collect();
+    let large = || message(&narrow, "a", &noise);
+    let before = kafka.publish(vec![message(&topic, "a", "0"), large()]);
+    let behind = kafka.publish(vec![message(&topic, "a", "1"), message(&narrow, "a", "2")]);
+    let before = within(before).await;
+    let Err(PublishError::Unknown(error)) = &before[1] else { panic!("{:?}", before[1]) };
+    assert!(error.to_string().contains(&*narrow), "{error}");
+    // What was behind it is answered, whatever happened to it.
+    within(behind).await;
+    // It is asked for its limit: then only what is too large is refused.
+    loop {
+        let answer = within(kafka.publish(vec![large()])).await.remove(0);
+        match answer {
+            Err(PublishError::Refused(error)) => {
+                assert!(error.to_string().contains("takes 2000"), "{error}");
+                break;
+            }
+            Err(PublishError::Unknown(_)) => {}
+            Ok(receipt) => panic!("{receipt:?}"),
+        }
+    }
+    // A batch is as small now as the narrowest topic, and all goes on: once the client that broke
+    // last is replaced.
+    while within(kafka.publish(vec![message(&narrow, "a", "9")])).await.remove(0).is_err() {}
+    for to in [&narrow, &topic] {
+        publish(&kafka, to, "b", numbers(10..200)).await;
+    }
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    while member.texts().last().is_none_or(|last| last != "199") {
+        member.next().await.unwrap();
+    }
+    let texts = member.texts();
+    let of_b = texts.iter().filter(|text| text.len() > 1).cloned().collect::<Vec<_>>();
+    assert_eq!(of_b, numbers(10..200).collect::<Vec<_>>());
+    let of_a = texts.iter().filter(|text| text.len() == 1).cloned().collect::<Vec<_>>();
+    assert!(
+        [vec!["0", "1"], vec!["0"], vec![]].contains(&of_a.iter().map(|t| &**t).collect()),
+        "{of_a:?}"
+    );
+    member.close().await;
 }

@@ -6,6 +6,8 @@ pub(crate) mod wire;
 use bytes::Bytes;
 use rdkafka::{
     ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::BaseConsumer,
     producer::{BaseProducer, Producer as _},
 };
@@ -26,6 +28,13 @@ pub(crate) fn url() -> Option<String> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     sillage_testkit::servers::url("SILLAGE_TEST_KAFKA")
+}
+
+/// The URL with further parameters.
+pub(crate) fn url_with(parameters: &str) -> Option<String> {
+    let url = url()?;
+    let separator = if url.contains('?') { '&' } else { '?' };
+    Some(format!("{url}{separator}{parameters}"))
 }
 
 /// Its first server.
@@ -184,6 +193,16 @@ impl Member {
 
 pub(crate) fn text(message: &Message) -> String {
     String::from_utf8_lossy(&message.payload).into_owned()
+}
+
+/// A topic with a limit of its own, made by somebody else.
+pub(crate) async fn make_narrow(topic: &str, bytes: u32) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", server()).create().unwrap();
+    let limit = bytes.to_string();
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &limit);
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    within(admin.create_topics(&[new], &options)).await.unwrap().remove(0).unwrap();
 }
 
 /// A client that is not ours.
