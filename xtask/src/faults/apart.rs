@@ -93,17 +93,18 @@ impl Apart {
             Ok(ended(&stage.folder)? >= self.orders
                 && Audit::of(stage, self.seed, self.orders).await?.holds())
         };
-        let done = stage.until("everything has ended", FINISH_LIMIT, finished).await;
-        stage.drain().await?;
-        let audit = Audit::of(stage, self.seed, self.orders).await?;
-        // What is broken says more than that it took too long.
-        if audit.holds() {
-            done?;
+        if let Err(late) = stage.until("everything has ended", FINISH_LIMIT, finished).await {
+            // What is broken says more than that it took too long.
+            let broken = Audit::of(stage, self.seed, self.orders).await?.broken.join("; ");
+            return Err(late.context(broken));
         }
-        Ok((amid_work, audit))
+        stage.drain().await?;
+        Ok((amid_work, Audit::of(stage, self.seed, self.orders).await?))
     }
 
     async fn kill_broker(&self, stage: &mut Stage, lot: &mut StdRng) -> Result<()> {
+        // One that is starting cannot do without it, and ends: somebody else starts it again then.
+        stage.until("all listen", FINISH_LIMIT, async |stage| stage.listens()).await?;
         stage.note(format_args!("killed {}", self.broker.name()))?;
         services::kill(self.broker)?;
         sleep(Duration::from_millis(lot.random_range(AWAY))).await;
