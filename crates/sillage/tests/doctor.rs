@@ -53,6 +53,8 @@ async fn an_app_reads_from_the_broker_that_is_named() {
 
     let empty = MemoryBroker::new(4, true);
     says(&failing(&harness, Some(outside(&empty))).await, "topic order", "topics create order");
+    let lag = harness.admin().broker(outside(&empty)).consumers().await.unwrap();
+    assert_eq!(lag.iter().find(|one| &*one.name == "shop/billing").unwrap().lag, None);
     app.drain().await;
 }
 

@@ -108,7 +108,9 @@ impl Admin {
             (lag, waiting_since) = (Some(of_slots.iter().sum()), since);
         } else if let Some(outside) = self.reads_from(broker) {
             let progress = outside.progress(&name, &of).await?;
-            lag = Some(progress.iter().map(|progress| progress.lag).sum());
+            // Of topics that are not there nothing is known: it may be another system's broker.
+            let known = !progress.is_empty();
+            lag = known.then(|| progress.iter().map(|progress| progress.lag).sum());
         }
         let keys = self.dead_letters(Some(&name), true).await?;
         let stored = self.database.get(names::CONSUMERS, &[&name]).await?.pop().flatten();
