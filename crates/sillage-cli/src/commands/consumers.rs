@@ -109,6 +109,10 @@ impl Standing {
         }
     }
 
+    fn topics(&self) -> String {
+        if self.topics.is_empty() { "all".to_owned() } else { self.topics.join(", ") }
+    }
+
     fn waiting(&self) -> String {
         self.lag.map_or_else(|| UNKNOWN.to_owned(), |lag| lag.to_string())
     }
@@ -116,7 +120,7 @@ impl Standing {
     fn unknown(&self, what: &str) -> Refusal {
         Refusal::usage(
             format!("the {what} of {} is not known here: it reads from {}", self.name, self.broker),
-            "name that broker: `--broker URL`, or set SILLAGE_BROKER",
+            "name that broker by `--broker URL` or SILLAGE_BROKER; `sillage doctor` says more",
         )
     }
 
@@ -125,7 +129,7 @@ impl Standing {
         let mut say = |what: &str, value: String| {
             let _ = writeln!(text, "  {what:<12} {}", printable(&value));
         };
-        say("topics", self.topics.join(", "));
+        say("topics", self.topics());
         say("broker", self.broker.clone());
         if let Some(position) = self.position {
             say("position", position.to_string());
@@ -148,7 +152,7 @@ impl Standing {
 
 const COLUMNS: [Column<Standing>; 8] = [
     ("CONSUMER", |line| line.name.to_string()),
-    ("TOPICS", |line| line.topics.join(", ")),
+    ("TOPICS", Standing::topics),
     ("LAG", Standing::waiting),
     ("OLDEST", Standing::waited),
     ("MEMBERS", |line| line.members.to_string()),
