@@ -57,3 +57,8 @@ mod broker {
     use sillage_testkit::conformance::broker::Embedded;
     sillage_testkit::broker_conformance!(Embedded(OnTime::new()));
 }
+
+mod consumer {
+    use super::OnTime;
+    sillage_testkit::consumer_conformance!(OnTime::new());
+}

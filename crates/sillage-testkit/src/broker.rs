@@ -244,7 +244,9 @@ impl Broker for MemoryBroker {
             },
         );
         if broadcast {
-            partitions.into_iter().for_each(|partition| state.assign(id, partition));
+            for partition in partitions {
+                state.assign(id, partition);
+            }
         } else if self.0.assigns {
             state.rebalance(&consumer);
         }
@@ -256,7 +258,7 @@ impl Broker for MemoryBroker {
 
     fn topics<'a>(&'a self, names: &'a [Text]) -> BoxFuture<'a, Result<Vec<TopicStatus>>> {
         let state = self.0.state();
-        let named = |name: &&Text| names.is_empty() || names.contains(name);
+        let wanted = |name: &&Text| names.is_empty() || names.contains(name);
         let status = |name: &Text| TopicStatus {
             name: name.clone(),
             partitions: state
@@ -269,7 +271,7 @@ impl Broker for MemoryBroker {
                 })
                 .collect(),
         };
-        let topics = state.topics.keys().filter(named).map(status).collect();
+        let topics = state.topics.keys().filter(wanted).map(status).collect();
         Box::pin(async { Ok(topics) })
     }
 

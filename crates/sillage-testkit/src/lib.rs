@@ -30,6 +30,7 @@
 //! *Guarantees.* Apart from the suites, nothing here reads the machine's time of day or waits for
 //! real time.
 
+mod apart;
 mod broker;
 mod clock;
 pub mod conformance;
@@ -38,6 +39,7 @@ mod memory;
 mod scenario;
 pub mod servers;
 
+pub use apart::Apart;
 pub use broker::MemoryBroker;
 pub use clock::{ManualClock, TokioClock};
 pub use held::Held;

@@ -58,7 +58,8 @@ mod broker {
 fn the_macros_name_every_test() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
     let read = |path: &Path| fs::read_to_string(path).unwrap();
-    for (suite, list) in [("database", "mod.rs"), ("broker", "broker.rs")] {
+    let suites = [("database", "mod.rs"), ("broker", "broker.rs"), ("consumer", "consumer.rs")];
+    for (suite, list) in suites {
         let listed = read(&source.join(list));
         for file in fs::read_dir(source.join(suite)).unwrap() {
             let text = read(&file.unwrap().path());
@@ -70,4 +71,9 @@ fn the_macros_name_every_test() {
             }
         }
     }
+}
+
+mod consumer {
+    use super::OnTime;
+    sillage_testkit::consumer_conformance!(OnTime::new());
 }

@@ -40,6 +40,7 @@
 #![allow(clippy::wildcard_imports)]
 
 pub mod broker;
+pub mod consumer;
 pub mod database;
 pub(crate) mod values;
 
