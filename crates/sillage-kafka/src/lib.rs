@@ -9,6 +9,42 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The URL is `kafka://host:port[,host:port]?…`, with these parameters:
+//!
+//! | parameter | says |
+//! |---|---|
+//! | `partitions`, `replication`, `retention` | how missing topics are made: 12, as the cluster does, as the cluster does unless said; `retention=7d`, `12h`, `30m`, `90s`, `forever` |
+//! | `create_topics=false` | missing topics are an error |
+//! | `security` | `plaintext` (unless said), `tls`, `sasl_plaintext`, `sasl_tls` |
+//! | `mechanism` | `PLAIN` (unless said), `SCRAM-SHA-256`, `SCRAM-SHA-512` |
+//! | `user`, `password_env` | who comes in, and which variable of the environment has the password; or `user:password@` before the host |
+//! | `ca` | a file of certificates to trust instead of the system's |
+//! | `rdkafka.<property>` | any property of librdkafka's but those that would break a promise; `rdkafka.statistics.interval.ms` brings its figures to `tracing`, target `sillage_kafka::statistics` |
+//!
+//! TLS and SCRAM need the feature `ssl` (the system's OpenSSL) or `ssl-vendored`.
+//!
+//! *Guarantees.* **Order**: messages of one key are in the order in which they were published, also
+//! over retries: one idempotent producer without gaps, keys placed as Kafka's Java client does.
+//! What Kafka would not take is refused in the call and touches nothing else; if a producer breaks
+//! all the same, everything unconfirmed is answered [`Unknown`](sillage_core::PublishError), and a
+//! fresh one begins. **Duplicates**: publishing again after `Unknown` may double; (source, id)
+//! tells. A record without an id gets one of its topic, partition, offset and time. **Crash**: only
+//! what was settled is committed, on a timer of half a second, when a partition is given back, and
+//! at the end; the rest comes again. Where a consumer starts is committed before the first delivery.
+//! **Nothing is skipped**: where retention passed a consumer, its partition stops, and `next` says
+//! so again and again, with the offsets and the command that accepts the loss; the others go on.
+//! No record stops a partition: one without readable headers comes with what it says. An empty
+//! payload is a deletion (a null value) on compacted topics, and the other way round.
+//!
+//! *Limits.* While one partition is drained for another member, the client holds back the others
+//! of this member too, for as long as that takes. A broadcast does not see partitions that are made
+//! later. New partitions move keys: [`ensure`](sillage_core::Broker::ensure) tells of another number
+//! and leaves it. After a lost range is accepted the consumer has to be started again. A topic that
+//! is smaller in `max.message.bytes` than the cluster should be known to `ensure`: else the first
+//! message that is too large for it breaks the producer once. A process that aborts at a panic also
+//! does at a header whose name is not UTF-8.
+
 mod admin;
 mod config;
 mod error;

@@ -4,7 +4,9 @@ mod assignments;
 mod context;
 mod decode;
 mod jobs;
+mod lost;
 mod outbox;
+mod placing;
 mod poller;
 
 use crate::{

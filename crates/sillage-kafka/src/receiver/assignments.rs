@@ -252,3 +252,6 @@ impl Assignments {
 pub(super) fn offset(raw: i64) -> Offset {
     Offset(u64::try_from(raw).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

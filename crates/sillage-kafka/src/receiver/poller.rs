@@ -6,10 +6,10 @@ use super::{
     assignments::{Assignments, Phase, offset},
     context::{Context, Event},
     decode::Decoder,
-    jobs::{At, Jobs, Placed},
+    jobs::Jobs,
     outbox::Outbox,
 };
-use crate::{admin::list, error, offsets::Ends};
+use crate::{admin::list, error};
 use rdkafka::{
     Message as _, Offset as Position, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -17,7 +17,7 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
 };
-use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Result, Settled, Subscription};
+use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Settled, Subscription};
 use std::{
     collections::VecDeque,
     sync::{Arc, mpsc},
@@ -29,35 +29,31 @@ use std::{
 const BATCH: usize = 512;
 /// With nothing to do the thread is woken by the client; this is for what it is not woken for.
 const IDLE: Duration = Duration::from_millis(100);
-/// For placing a partition.
-const PLACE: Duration = Duration::from_secs(1);
-/// Idle turns until offsets are looked at again: 5 s.
-const LOOK_AGAIN: u32 = 50;
 
 pub(super) struct Poller {
-    consumer: Arc<BaseConsumer<Context>>,
-    subscription: Subscription,
-    outbox: Arc<Outbox>,
-    jobs: Jobs,
-    assignments: Assignments,
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) subscription: Subscription,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) jobs: Jobs,
+    pub(super) assignments: Assignments,
     decoder: Decoder,
     /// The group waits to hear that these were taken.
-    arriving: Option<Vec<Partition>>,
-    gathered: Gathered,
+    pub(super) arriving: Option<Vec<Partition>>,
+    pub(super) gathered: Gathered,
     /// Partitions that stopped, of which is not known which they are.
-    stopped: usize,
+    pub(super) stopped: usize,
     /// Idle turns until they are looked for again.
-    look_in: u32,
+    pub(super) look_in: u32,
     leaving: bool,
 }
 
 /// Deliveries of one turn, by place.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     batches: VecDeque<(usize, Vec<Delivery>)>,
     /// The place of the last record: they come in runs. The topic by its address in the client,
     /// which is the same as long as a partition of it is assigned.
-    last: Option<(usize, i32, usize)>,
+    pub(super) last: Option<(usize, i32, usize)>,
 }
 
 impl Poller {
@@ -190,7 +186,7 @@ impl Poller {
     }
 
     /// Calls the client with a list; what it refuses is no more than told.
-    fn on_list(
+    pub(super) fn on_list(
         &self,
         partitions: &[Partition],
         position: Position,
@@ -237,105 +233,6 @@ impl Poller {
         self.gathered.last = None;
         let call = BaseConsumer::incremental_unassign;
         self.on_list(partitions, Position::Invalid, "giving back", call);
-    }
-
-    /// Takes partitions whose beginnings are known.
-    fn placed(&mut self, placed: Vec<Placed>) {
-        let Some(arriving) = self.arriving.take() else { return };
-        self.gathered.last = None;
-        // Nothing is known when the group is being left: it is told what it waits for.
-        let offsets = placed.iter().map(|placed| {
-            let offset = match placed.at {
-                At::Stored(offset) | At::Start(offset) => offset,
-                // The client needs one that is there; nothing of it is delivered.
-                At::Gone(_, ends) => ends.low,
-            };
-            (&placed.partition, Position::Offset(offset.cast_signed()))
-        });
-        let taken = list(offsets).and_then(|list| {
-            let taken = if self.subscription.broadcast {
-                self.consumer.assign(&list)
-            } else {
-                self.consumer.incremental_assign(&list)
-            };
-            taken.map_err(|error| error::describe("partitions cannot be taken", error))
-        });
-        if let Err(error) = taken {
-            let count = arriving.len();
-            tracing::warn!(target: "sillage_kafka", %error, count, "an assignment failed");
-            return self.outbox.fail(error);
-        }
-        let (mut flowing, mut paused, mut opening) = (vec![], vec![], vec![]);
-        for Placed { partition, at } in placed {
-            let (offset, phase) = match at {
-                At::Stored(offset) => (offset, Phase::Flowing),
-                At::Start(offset) if self.subscription.broadcast => (offset, Phase::Flowing),
-                At::Start(offset) => (offset, Phase::Opening),
-                At::Gone(offset, _) => (offset, Phase::Stopped),
-            };
-            if self.assignments.take(&partition, offset, phase) {
-                paused.push(partition.clone());
-            }
-            match at {
-                At::Gone(offset, ends) => self.stop(&partition, offset, ends),
-                At::Start(offset) if phase == Phase::Opening => opening.push((partition, offset)),
-                _ => flowing.push(partition),
-            }
-        }
-        self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
-        self.open(&opening);
-        if !flowing.is_empty() {
-            self.outbox.push([Inbound::Assigned(flowing)]);
-        }
-    }
-
-    /// Stores where these start, which the client commits soon, before anything of them is
-    /// delivered: else a crash would say it anew, and `Latest` would skip what came in between.
-    fn open(&self, starts: &[(Partition, u64)]) {
-        if starts.is_empty() {
-            return;
-        }
-        let place = |(partition, offset): &(Partition, u64)| {
-            (partition.clone(), Position::Offset(offset.cast_signed()))
-        };
-        let places: Vec<_> = starts.iter().map(place).collect();
-        let list = list(places.iter().map(|(partition, position)| (partition, *position)));
-        let Ok(list) = list else { return };
-        if let Err(error) = self.consumer.store_offsets(&list) {
-            self.outbox.fail(error::describe("where a consumer starts cannot be stored", error));
-        }
-    }
-
-    /// Has the client read from where partitions are settled, which then flow.
-    fn place_again(&mut self) {
-        let placing = self.assignments.in_phase(Phase::Placing);
-        if placing.is_empty() {
-            return;
-        }
-        let settled = |partition: &Partition| {
-            let places = &mut self.assignments;
-            let number = places.find(partition)?;
-            Some(Position::Offset(places.place(number).settled.cast_signed()))
-        };
-        let positions: Vec<_> =
-            placing.iter().map(settled).map(|at| at.unwrap_or(Position::Invalid)).collect();
-        let Ok(list) = list(placing.iter().zip(positions)) else { return };
-        let placed = match self.consumer.seek_partitions(list, PLACE) {
-            Ok(placed) => placed,
-            Err(error) => {
-                return tracing::debug!(target: "sillage_kafka", %error, "placing takes longer");
-            }
-        };
-        let is_placed = |partition: &Partition| {
-            let number = partition.number.cast_signed();
-            let element = placed.find_partition(&partition.topic, number);
-            element.is_some_and(|element| element.error().is_ok())
-        };
-        let flowing: Vec<Partition> =
-            placing.into_iter().filter(is_placed).filter(|p| self.assignments.placed(p)).collect();
-        if !flowing.is_empty() {
-            self.outbox.push([Inbound::Assigned(flowing)]);
-        }
     }
 
     fn settle(&mut self, settled: &[Settled]) {
@@ -435,52 +332,6 @@ impl Poller {
                 self.outbox.fail(Error::new(kind, sentence));
             }
         }
-    }
-
-    /// A partition's next offset is gone, and the client does not say which: looks at all.
-    fn look(&mut self) {
-        self.look_in = LOOK_AGAIN;
-        self.jobs.range(self.assignments.in_phase(Phase::Flowing));
-    }
-
-    fn ranged(&mut self, ranged: Result<Vec<(Partition, Ends)>>) {
-        let ranged = match ranged {
-            Ok(ranged) => ranged,
-            // It is looked at again.
-            Err(error) => return self.outbox.fail(error),
-        };
-        for (partition, ends) in ranged {
-            let Some(number) = self.assignments.find(&partition) else { continue };
-            let next = self.assignments.place(number).next;
-            if next < ends.low || ends.high < next {
-                self.stopped = self.stopped.saturating_sub(1);
-                self.assignments.stop(&partition);
-                self.stop(&partition, next, ends);
-            }
-        }
-        if self.stopped > 0 {
-            let consumer = &self.subscription.consumer;
-            let why = self.consumer.context().reason().unwrap_or_default();
-            self.outbox.fail(Error::unavailable(format!(
-                "consumer `{consumer}` gets nothing more of a partition: {why}; its offsets are \
-                 looked at again"
-            )));
-        }
-    }
-
-    /// Says that offsets are gone, again and again.
-    fn stop(&self, partition: &Partition, next: u64, ends: Ends) {
-        let (Partition { topic, number }, Ends { low, high }) = (partition, ends);
-        let consumer = &self.subscription.consumer;
-        self.outbox.stop(
-            partition.clone(),
-            format!(
-                "consumer `{consumer}` is stopped at {partition}: it is at offset {next}, and \
-                 Kafka has only {low}..{high}, so that messages are gone which it never saw; \
-                 `sillage consumers seek {consumer} --topic {topic} --partition {number} --to \
-                 earliest` accepts the loss"
-            ),
-        );
     }
 
     /// Leaves the group: what is stored is settled then.

@@ -1,10 +1,8 @@
 //! One member: what is settled, what comes again, where it starts.
 
-mod support;
-
+use crate::support::{Member, message, numbers, publish, subscription, unique, with_topic, within};
 use sillage_core::{Broker as _, Inbound, Offset, Partition, Start, Subscription, Timestamp};
 use std::time::Duration;
-use support::{Member, message, numbers, publish, subscription, unique, with_topic, within};
 
 #[tokio::test]
 async fn what_was_not_settled_comes_again() {

@@ -1,5 +1,4 @@
 //! A cluster, messages and a consumer, as tests need them.
-#![allow(dead_code)] // each file of tests uses some of it
 
 pub(crate) mod wire;
 
@@ -59,7 +58,7 @@ pub(crate) async fn with_topic(partitions: u32) -> Option<(Kafka, Text)> {
 pub(crate) async fn make(kafka: &Kafka, topic: &Text, partitions: u32) {
     let spec = TopicSpec { name: topic.clone(), partitions: Some(partitions) };
     let diff = kafka.ensure(&[spec]).await.unwrap();
-    assert_eq!(diff.created, [topic.clone()]);
+    assert_eq!(diff.created, std::slice::from_ref(topic));
 }
 
 pub(crate) fn message(topic: &Text, key: &str, text: &str) -> Arc<Message> {

@@ -1,7 +1,8 @@
 //! Publishing: order, receipts, what is refused, and every field read back.
 
-mod support;
-
+use crate::support::{
+    Member, make, message, numbers, publish, unique, url_with, with_topic, within,
+};
 use bytes::Bytes;
 use sillage_core::{
     Broker as _, ErrorKind, Header, Key, Message, MessageId, Offset, PublishError, TopicSpec,
@@ -9,7 +10,6 @@ use sillage_core::{
 };
 use sillage_kafka::Kafka;
 use std::sync::Arc;
-use support::{Member, make, message, numbers, publish, unique, url_with, with_topic, within};
 
 #[tokio::test]
 async fn receipts_say_where_messages_are_in_order() {
@@ -159,7 +159,7 @@ async fn more_than_the_clients_queue_holds_keeps_its_order() {
 async fn a_producer_that_ends_is_replaced_and_nothing_is_lost_or_reordered() {
     let Some((kafka, topic)) = with_topic(1).await else { return };
     let narrow = unique("narrow");
-    support::make_narrow(&narrow, 2_000).await;
+    crate::support::make_narrow(&narrow, 2_000).await;
     // Nothing that compresses.
     let noise: String = (0..160).map(|_| unique("").to_string()).collect();
     let large = || message(&narrow, "a", &noise);

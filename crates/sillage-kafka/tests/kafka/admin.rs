@@ -1,12 +1,10 @@
 //! Connecting, topics and progress.
 
-mod support;
-
-use sillage_core::{Broker as _, ErrorKind, Offset, Start, TopicSpec};
-use sillage_kafka::Kafka;
-use support::{
+use crate::support::{
     Member, make, numbers, publish, server, subscription, unique, url, url_with, with_topic,
 };
+use sillage_core::{Broker as _, ErrorKind, Offset, Start, TopicSpec};
+use sillage_kafka::Kafka;
 
 #[tokio::test]
 async fn missing_topics_are_made_and_others_left_as_they_are() {
@@ -19,7 +17,7 @@ async fn missing_topics_are_made_and_others_left_as_they_are() {
     // Two processes at once: one makes it, both are content.
     let (first, second) = tokio::join!(kafka.ensure(&specs), kafka.ensure(&specs));
     let (first, second) = (first.unwrap(), second.unwrap());
-    assert_eq!([first.created, second.created].concat(), [new.clone()]);
+    assert_eq!([first.created, second.created].concat(), std::slice::from_ref(&new));
     let differs = format!("topic `{old}` has 2 partitions, not 3");
     assert!(first.differs.iter().any(|sentence| sentence.contains(&differs)), "{differs}");
     let topics = kafka.topics(&[new.clone(), unique("none")]).await.unwrap();

@@ -1,7 +1,8 @@
 //! Records that others wrote, and what is gone.
 
-mod support;
-
+use crate::support::{
+    Member, flush, numbers, publish, raw_consumer, raw_producer, server, unique, with_topic, within,
+};
 use rdkafka::{
     Offset as Place, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
@@ -11,9 +12,6 @@ use rdkafka::{
     producer::BaseRecord,
 };
 use sillage_core::{Broker as _, ErrorKind, Inbound, Key, Offset, Text};
-use support::{
-    Member, flush, numbers, publish, raw_consumer, raw_producer, server, unique, with_topic, within,
-};
 
 #[tokio::test]
 async fn a_record_without_headers_is_a_message() {
@@ -80,7 +78,7 @@ async fn headers_that_cannot_be_read_stop_nobody() {
         (b"ce_source", b"elsewhere"),
         (b"ce_time", &[0xff]),
     ];
-    support::wire::produce(&topic, b"0", &headers);
+    crate::support::wire::produce(&topic, b"0", &headers);
     publish(&kafka, &topic, "a", numbers(1..2)).await;
     let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
     assert_eq!(member.take(2).await, ["0", "1"]);

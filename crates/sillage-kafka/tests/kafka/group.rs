@@ -1,14 +1,14 @@
 //! Several members: nothing is lost, keys keep their order, and partitions are handed over.
 
-mod support;
-
+use crate::support::{
+    Member, message, numbers, publish, text, unique, url_with, with_topic, within,
+};
 use sillage_core::{Broker as _, Inbound, Message, Offset, Partition, Text};
 use sillage_kafka::Kafka;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
-use support::{Member, message, numbers, publish, text, unique, url_with, with_topic, within};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// What all members handled, in the order in which they did: key and number.

@@ -1,0 +1,118 @@
+//! Where partitions begin: when they come, and when they begin again.
+
+use super::{
+    assignments::Phase,
+    jobs::{At, Placed},
+    poller::Poller,
+};
+use crate::{admin::list, error};
+use rdkafka::{
+    Offset as Position,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use sillage_core::{Inbound, Partition};
+use std::time::Duration;
+
+/// For placing a partition.
+const PLACE: Duration = Duration::from_secs(1);
+
+impl Poller {
+    /// Takes partitions whose beginnings are known.
+    pub(super) fn placed(&mut self, placed: Vec<Placed>) {
+        let Some(arriving) = self.arriving.take() else { return };
+        self.gathered.last = None;
+        // Nothing is known when the group is being left: it is told what it waits for.
+        let offsets = placed.iter().map(|placed| {
+            let offset = match placed.at {
+                At::Stored(offset) | At::Start(offset) => offset,
+                // The client needs one that is there; nothing of it is delivered.
+                At::Gone(_, ends) => ends.low,
+            };
+            (&placed.partition, Position::Offset(offset.cast_signed()))
+        });
+        let taken = list(offsets).and_then(|list| {
+            let taken = if self.subscription.broadcast {
+                self.consumer.assign(&list)
+            } else {
+                self.consumer.incremental_assign(&list)
+            };
+            taken.map_err(|error| error::describe("partitions cannot be taken", error))
+        });
+        if let Err(error) = taken {
+            let count = arriving.len();
+            tracing::warn!(target: "sillage_kafka", %error, count, "an assignment failed");
+            return self.outbox.fail(error);
+        }
+        let (mut flowing, mut paused, mut opening) = (vec![], vec![], vec![]);
+        for Placed { partition, at } in placed {
+            let (offset, phase) = match at {
+                At::Stored(offset) => (offset, Phase::Flowing),
+                At::Start(offset) if self.subscription.broadcast => (offset, Phase::Flowing),
+                At::Start(offset) => (offset, Phase::Opening),
+                At::Gone(offset, _) => (offset, Phase::Stopped),
+            };
+            if self.assignments.take(&partition, offset, phase) {
+                paused.push(partition.clone());
+            }
+            match at {
+                At::Gone(offset, ends) => self.stop(&partition, offset, ends),
+                At::Start(offset) if phase == Phase::Opening => opening.push((partition, offset)),
+                _ => flowing.push(partition),
+            }
+        }
+        self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
+        self.open(&opening);
+        if !flowing.is_empty() {
+            self.outbox.push([Inbound::Assigned(flowing)]);
+        }
+    }
+
+    /// Stores where these start, which the client commits soon, before anything of them is
+    /// delivered: else a crash would say it anew, and `Latest` would skip what came in between.
+    pub(super) fn open(&self, starts: &[(Partition, u64)]) {
+        if starts.is_empty() {
+            return;
+        }
+        let place = |(partition, offset): &(Partition, u64)| {
+            (partition.clone(), Position::Offset(offset.cast_signed()))
+        };
+        let places: Vec<_> = starts.iter().map(place).collect();
+        let list = list(places.iter().map(|(partition, position)| (partition, *position)));
+        let Ok(list) = list else { return };
+        if let Err(error) = self.consumer.store_offsets(&list) {
+            self.outbox.fail(error::describe("where a consumer starts cannot be stored", error));
+        }
+    }
+
+    /// Has the client read from where partitions are settled, which then flow.
+    pub(super) fn place_again(&mut self) {
+        let placing = self.assignments.in_phase(Phase::Placing);
+        if placing.is_empty() {
+            return;
+        }
+        let settled = |partition: &Partition| {
+            let places = &mut self.assignments;
+            let number = places.find(partition)?;
+            Some(Position::Offset(places.place(number).settled.cast_signed()))
+        };
+        let positions: Vec<_> =
+            placing.iter().map(settled).map(|at| at.unwrap_or(Position::Invalid)).collect();
+        let Ok(list) = list(placing.iter().zip(positions)) else { return };
+        let placed = match self.consumer.seek_partitions(list, PLACE) {
+            Ok(placed) => placed,
+            Err(error) => {
+                return tracing::debug!(target: "sillage_kafka", %error, "placing takes longer");
+            }
+        };
+        let is_placed = |partition: &Partition| {
+            let number = partition.number.cast_signed();
+            let element = placed.find_partition(&partition.topic, number);
+            element.is_some_and(|element| element.error().is_ok())
+        };
+        let flowing: Vec<Partition> =
+            placing.into_iter().filter(is_placed).filter(|p| self.assignments.placed(p)).collect();
+        if !flowing.is_empty() {
+            self.outbox.push([Inbound::Assigned(flowing)]);
+        }
+    }
+}

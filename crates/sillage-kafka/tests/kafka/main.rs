@@ -1,0 +1,11 @@
+//! What is promised, against a real cluster.
+// Helpers of tests are no tests to clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod admin;
+mod conformance;
+mod consume;
+mod foreign;
+mod group;
+mod publish;
+mod support;
