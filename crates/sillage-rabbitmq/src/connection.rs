@@ -8,7 +8,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
     message::Delivery,
-    options::{BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     runtime::default_runtime,
     tcp::AMQPUriTcpExt,
     types::FieldTable,
@@ -185,6 +185,32 @@ impl Tap {
     /// What comes next; `None`: the server has ended the reading. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
         self.deliveries.as_mut()?.next().await
+    }
+
+    /// Waits until acknowledgements have reached the queue.
+    ///
+    /// A channel sends a quorum queue 32 at a time, holds back what comes meanwhile, and forgets
+    /// it when it is closed: what was finished would come again. Beginning and ending a consumer
+    /// are done when the queue has done them, and both are behind what was sent before. The first
+    /// lets the channel send what it held back, the second waits for that. The queue has a single
+    /// active consumer, which this one never is.
+    pub(crate) async fn flush(&self, queue: &str) {
+        const TAG: &str = "flush";
+        let flushed = timeout(CLOSE, async {
+            let options = BasicConsumeOptions::default();
+            let consume = self.channel.basic_consume(
+                queue.into(),
+                TAG.into(),
+                options,
+                FieldTable::default(),
+            );
+            let _consumer = consume.await?;
+            self.channel.basic_cancel(TAG.into(), BasicCancelOptions::default()).await
+        });
+        let flushed = flushed.await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::debug!(queue, ?flushed, "what was finished last may come again");
+        }
     }
 
     /// Waits until the server has taken back what was not acknowledged.

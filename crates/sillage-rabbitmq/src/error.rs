@@ -46,7 +46,7 @@ pub(crate) fn interrupted(queue: &str, error: Option<lapin::Error>) -> Error {
     let Some(error) = error else { return deleted(queue) };
     let text = words(&error);
     match code(&error) {
-        Some(NOT_FOUND) => deleted(queue).because(error),
+        Some(NOT_FOUND) => deleted(queue),
         Some(PRECONDITION_FAILED) if text.contains("timeout") => describe(
             format!(
                 "queue `{queue}` is opened again: a delivery stayed unfinished for longer than \

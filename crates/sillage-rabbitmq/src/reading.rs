@@ -3,7 +3,8 @@
 use crate::{
     connection::{Tap, pause},
     error::interrupted,
-    receiver::{Member, Order},
+    mailbox::Mailbox,
+    member::{Member, Order},
     topology::queue_name,
     wire::Reader,
 };
@@ -53,7 +54,7 @@ impl Queue {
         task: u64,
         orders: watch::Receiver<Order>,
     ) -> Queue {
-        let name = queue_name(&member.consumer, &partition);
+        let name = queue_name(member.mailbox.consumer(), &partition);
         Queue { member, partition, name, task, orders, reader: Reader::default() }
     }
 
@@ -67,7 +68,7 @@ impl Queue {
                 Ok(End::Stopped) => return,
                 Ok(End::Held) => {}
                 Err(error) => {
-                    let wait = troubles.happened(&self.member, error);
+                    let wait = troubles.happened(&self.member.mailbox, error);
                     if until_stopped(&mut self.orders, sleep(wait)).await.is_none() {
                         return;
                     }
@@ -92,6 +93,7 @@ impl Queue {
             let order = *self.orders.borrow_and_update();
             match order {
                 Order::Stop => {
+                    tap.flush(&self.name).await;
                     tap.close().await;
                     return Ok(End::Stopped);
                 }
@@ -158,12 +160,12 @@ pub(crate) struct Troubles {
 
 impl Troubles {
     /// Tells the member, unless it knows; how long to wait before another attempt.
-    pub(crate) fn happened(&mut self, member: &Member, error: Error) -> Duration {
+    pub(crate) fn happened<S>(&mut self, mailbox: &Mailbox<S>, error: Error) -> Duration {
         self.count += 1;
         let said = error.to_string();
         if self.told.as_ref() != Some(&said) {
             self.told = Some(said);
-            member.report(error);
+            mailbox.report(error);
         }
         pause(self.count)
     }

@@ -2,7 +2,8 @@
 
 use crate::{
     acks::Ack,
-    receiver::{Member, Order},
+    mailbox::Mail,
+    member::{Member, Order, Slots},
 };
 use futures_util::{FutureExt as _, future::join_all};
 use lapin::{Channel, options::BasicAckOptions};
@@ -20,24 +21,27 @@ impl Outgoing {
     /// Under one lock with the state they were worked out from: two calls at the same time would
     /// else acknowledge "all up to 9" before "all up to 5", which the server takes for a mistake.
     fn send(&self, settled: &[Settled]) -> Vec<Sending> {
-        let mut sendings = vec![];
-        let mut state = self.0.state();
-        for Settled { partition, finished, .. } in settled {
-            // Nothing of an assignment that has ended: the server has taken that back already.
-            let Some(assignment) = state.assignment(partition) else { continue };
-            let base = assignment.base;
-            let tags = finished.iter().filter_map(|offset| offset.0.checked_sub(base));
-            for ack in assignment.acks.finish(tags) {
-                let mut sending = acknowledge(assignment.channel.clone(), ack);
-                match (&mut sending).now_or_never() {
-                    None => sendings.push(sending),
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => sendings.push(Box::pin(async { Err(error) })),
-                }
+        self.0.mailbox.with(|mail| send_in(mail, settled))
+    }
+}
+
+fn send_in(mail: &mut Mail<Slots>, settled: &[Settled]) -> Vec<Sending> {
+    let mut sendings = vec![];
+    for Settled { partition, finished, .. } in settled {
+        // Nothing of an assignment that has ended: the server has taken that back already.
+        let Some(assignment) = mail.state.assignment(partition) else { continue };
+        let base = assignment.base;
+        let tags = finished.iter().filter_map(|offset| offset.0.checked_sub(base));
+        for ack in assignment.acks.finish(tags) {
+            let mut sending = acknowledge(assignment.channel.clone(), ack);
+            match (&mut sending).now_or_never() {
+                None => sendings.push(sending),
+                Some(Ok(())) => {}
+                Some(Err(error)) => sendings.push(Box::pin(async { Err(error) })),
             }
         }
-        sendings
     }
+    sendings
 }
 
 fn acknowledge(channel: Channel, ack: Ack) -> Sending {
@@ -56,7 +60,7 @@ impl Settler for Outgoing {
                 let what = format!(
                     "consumer `{}`: acknowledgements may not have arrived; what they were for \
                      comes again",
-                    self.0.consumer
+                    self.0.mailbox.consumer()
                 );
                 Error::unavailable(what).because(error)
             })
@@ -91,7 +95,7 @@ impl Settler for Outgoing {
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            join_all(self.0.stop()).await;
+            join_all(self.0.stop_all()).await;
             self.0.link.close().await;
             Ok(())
         })

@@ -221,8 +221,7 @@ impl Topology {
     pub(crate) async fn join(&self, consumer: &str, topics: &[Text]) -> Result<Vec<Partition>> {
         check_name("consumer", consumer, LONGEST_CONSUMER)?;
         let mut all = vec![];
-        for topic in topics {
-            let count = self.partitions(topic).await?.ok_or_else(|| missing(topic))?;
+        for (topic, count) in self.with_partitions(topics).await? {
             all.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
         }
         let longest = all.iter().map(|partition| queue_name(consumer, partition).len()).max();
@@ -246,6 +245,16 @@ impl Topology {
         };
         made.await
             .map_err(|error| describe(format!("the queues of consumer `{consumer}`"), error))?;
+        Ok(all)
+    }
+
+    /// Topics that must exist.
+    pub(crate) async fn with_partitions(&self, topics: &[Text]) -> Result<Vec<(Text, u32)>> {
+        let mut all = vec![];
+        for topic in topics {
+            let count = self.partitions(topic).await?.ok_or_else(|| missing(topic))?;
+            all.push((topic.clone(), count));
+        }
         Ok(all)
     }
 
@@ -304,12 +313,6 @@ impl Topology {
             }
         }
         Ok(progress)
-    }
-
-    /// A channel for questions that others have.
-    #[expect(dead_code, reason = "streams are read by the next change")]
-    pub(crate) async fn channel(&self) -> Result<Channel> {
-        self.link.channel().await
     }
 }
 

@@ -245,7 +245,6 @@ fn json(value: &AMQPValue) -> serde_json::Value {
 }
 
 /// The offset in a stream that the server adds to what it delivers from there.
-#[expect(dead_code, reason = "streams are read by the next change")]
 pub(crate) fn stream_offset(properties: &BasicProperties) -> Option<u64> {
     let headers = properties.headers().as_ref()?.inner();
     match headers.get("x-stream-offset")? {
@@ -255,7 +254,6 @@ pub(crate) fn stream_offset(properties: &BasicProperties) -> Option<u64> {
 }
 
 /// The partition of a routing key.
-#[expect(dead_code, reason = "streams are read by the next change")]
 pub(crate) fn partition_in(routing_key: &str, partitions: u32) -> Option<u32> {
     let number = routing_key.split('.').next()?.parse().ok();
     number.filter(|number| *number < partitions)

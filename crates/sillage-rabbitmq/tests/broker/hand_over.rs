@@ -1,7 +1,13 @@
 //! Partitions go from member to member under load.
 
-use crate::support::{by_key, with};
-use sillage_core::Broker as _;
+use crate::support::{Corner, PATIENCE, by_key, with};
+use futures_util::StreamExt as _;
+use lapin::{
+    Channel, Consumer,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use sillage_core::{Broker as _, Text};
 use sillage_rabbitmq::RabbitMq;
 use std::{collections::HashSet, time::Duration};
 
@@ -56,6 +62,81 @@ async fn order_survives_hand_overs_under_load() {
         assert_eq!(by_key(&came), by_key(&messages));
         last.close().await;
         other.close().await;
+    })
+    .await;
+}
+
+/// A consumer by hand, and the numbers of its first so many deliveries.
+async fn consume(
+    corner: &Corner,
+    topic: &Text,
+    prefetch: u16,
+    count: usize,
+) -> (Channel, Consumer, Vec<u32>) {
+    let channel = corner.channel().await;
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await.unwrap();
+    let queue = format!("{}/billing/{topic}/0", corner.name);
+    let (queue, tag, options) = (queue.into(), "hand".into(), BasicConsumeOptions::default());
+    let consuming = channel.basic_consume(queue, tag, options, FieldTable::default());
+    let mut consumer = consuming.await.unwrap();
+    let numbers = numbers(&mut consumer, count).await;
+    (channel, consumer, numbers)
+}
+
+async fn numbers(consumer: &mut Consumer, count: usize) -> Vec<u32> {
+    let mut numbers = vec![];
+    while numbers.len() < count {
+        let next = tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap();
+        let id = next.unwrap().unwrap().properties.message_id().clone().unwrap();
+        numbers.push(id.as_str().rsplit('-').next().unwrap().parse().unwrap());
+    }
+    numbers
+}
+
+/// Why a channel is closed, and nothing ever cancelled: what a cancelled consumer holds comes back
+/// behind what came after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_reorders_and_closing_does_not() {
+    with(async |corner| {
+        let topic = corner.topic("order", 1).await;
+        let hand = corner.join("billing", &topic).await;
+        corner.publish(&corner.messages(&topic, 1, 0..20)).await;
+
+        let (closed, _consumer, first) = consume(corner, &topic, 10, 10).await;
+        assert!(first.iter().copied().eq(0..10), "{first:?}");
+        closed.close(200, "".into()).await.unwrap();
+        let (cancelled, _consumer, again) = consume(corner, &topic, 10, 10).await;
+        assert!(again.iter().copied().eq(0..10), "{again:?}");
+
+        cancelled.basic_cancel("hand".into(), BasicCancelOptions::default()).await.unwrap();
+        let (channel, mut next, mut came) = consume(corner, &topic, 20, 10).await;
+        cancelled.close(200, "".into()).await.unwrap();
+        came.extend(numbers(&mut next, 10).await);
+        assert!(came.iter().copied().eq((10..20).chain(0..10)), "{came:?}");
+        channel.close(200, "".into()).await.unwrap();
+        hand.close().await;
+    })
+    .await;
+}
+
+/// Why all members take the same number of deliveries ahead: what one that took less gives back
+/// goes behind what its predecessor gave back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_takes_less_ahead_reorders() {
+    with(async |corner| {
+        let topic = corner.topic("order", 1).await;
+        let hand = corner.join("billing", &topic).await;
+        corner.publish(&corner.messages(&topic, 1, 0..20)).await;
+        for (prefetch, expected) in [(20, 0..20), (5, 0..5)] {
+            let count = expected.len();
+            let (channel, _consumer, came) = consume(corner, &topic, prefetch, count).await;
+            assert!(came.iter().copied().eq(expected), "{came:?}");
+            channel.close(200, "".into()).await.unwrap();
+        }
+        let (channel, _consumer, came) = consume(corner, &topic, 20, 20).await;
+        assert!(came.iter().copied().eq((5..20).chain(0..5)), "{came:?}");
+        channel.close(200, "".into()).await.unwrap();
+        hand.close().await;
     })
     .await;
 }

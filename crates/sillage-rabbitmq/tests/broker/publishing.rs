@@ -2,7 +2,7 @@
 
 use crate::support::with;
 use bytes::Bytes;
-use sillage_core::{Header, Key, Message, MessageId};
+use sillage_core::{Broker as _, ErrorKind, Header, Key, Message, MessageId, PublishError};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,6 +49,40 @@ async fn every_field_comes_back() {
             let got = &*got.unwrap().1.message;
             assert_eq!(got, &message, "{:?} {:?}", got.headers, got.correlation_id);
         }
+        hand.close().await;
+    })
+    .await;
+}
+
+/// The client says of a returned message in the confirmation of any message that is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_the_commands_that_nobody_takes_are_refused() {
+    with(async |corner| {
+        let taken = corner.topic("payment.commands", 3).await;
+        let unclaimed = corner.topic("email.commands", 3).await;
+        let event = corner.topic("order", 3).await;
+        let mut hand = corner.join("payment", &taken).await;
+        hand.open_all().await;
+        for round in 0..20 {
+            let topics = [&taken, &unclaimed, &event];
+            let message = |n: u64| {
+                let topic = topics[usize::try_from(n).unwrap() % 3];
+                Arc::new(corner.message(topic, Some(&format!("k{n}")), 100 * round + n))
+            };
+            let batch: Vec<_> = (0..60).map(message).collect();
+            let answers = corner.broker.publish(batch.clone()).await;
+            for (message, answer) in batch.iter().zip(answers) {
+                match answer {
+                    Err(PublishError::Refused(error)) => {
+                        assert_eq!(message.topic.as_ref(), Some(&unclaimed), "{error}");
+                        assert_eq!(error.kind(), ErrorKind::NotFound);
+                        assert!(error.to_string().contains(&*unclaimed), "{error}");
+                    }
+                    answer => assert_ne!(message.topic.as_ref(), Some(&unclaimed), "{answer:?}"),
+                }
+            }
+        }
+        hand.until_got(400).await;
         hand.close().await;
     })
     .await;

@@ -84,6 +84,11 @@ impl Corner {
         }
     }
 
+    /// What a broadcast brings.
+    pub(crate) fn broadcast(&self, topic: &Text, start: Start) -> Subscription {
+        Subscription { start, broadcast: true, ..self.subscription("cache", topic) }
+    }
+
     pub(crate) async fn join_by(&self, broker: &RabbitMq, subscription: Subscription) -> Hand {
         self.consumers.lock().unwrap().push(subscription.consumer.clone());
         let topics = subscription.topics.clone();
@@ -146,13 +151,19 @@ impl Corner {
         }
     }
 
-    #[expect(dead_code, reason = "used by the next tests")]
-    /// Messages that wait in a queue; `None`: there is no such queue.
-    pub(crate) async fn waiting(&self, queue: &str) -> Option<u32> {
-        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    /// Waits until so many messages wait in a queue.
+    pub(crate) async fn until_waiting(&self, queue: &str, count: u32) {
+        let end = Instant::now() + PATIENCE;
         let channel = self.channel().await;
-        let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-        found.ok().map(|queue| queue.message_count())
+        loop {
+            let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+            let found = found.unwrap().message_count();
+            if found == count {
+                return;
+            }
+            assert!(Instant::now() < end, "{found} wait in {queue}, not {count}");
+        }
     }
 
     async fn clean(&self) {
@@ -268,13 +279,14 @@ impl Hand {
     }
 
     pub(crate) async fn close(mut self) {
-        self.settle().await;
+        if self.settles {
+            self.settle().await;
+        }
         let owned: Vec<_> = self.owned.iter().cloned().collect();
         self.release(&owned).await;
         self.settler.close().await.unwrap();
     }
 
-    #[expect(dead_code, reason = "used by the next tests")]
     pub(crate) fn ids(&self) -> Vec<&str> {
         self.got.iter().map(|(_, delivery)| delivery.message.id.as_str()).collect()
     }
