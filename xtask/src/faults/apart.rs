@@ -18,6 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 const PAUSE: RangeInclusive<u64> = 200..=1_500;
 /// How long the broker stays away, in milliseconds.
 const AWAY: RangeInclusive<u64> = 0..=3_000;
+/// RabbitMQ 3.10 loses quorum queues when it is killed within some seconds of their declaration, by
+/// nothing that a client could do: longer than that.
+const DECLARED: Duration = Duration::from_secs(10);
 /// How long placing may take: every kill of the order service holds it up.
 const PLACE_LIMIT: Duration = Duration::from_secs(600);
 /// How long orders may take to be answered.
@@ -62,6 +65,9 @@ impl Apart {
     async fn play(&self, stage: &mut Stage) -> Result<(u32, Audit)> {
         let mut lot = StdRng::seed_from_u64(self.seed);
         stage.until("all listen", FINISH_LIMIT, async |stage| stage.listens()).await?;
+        if matches!(self.broker, Service::Rabbitmq) {
+            sleep(DECLARED).await;
+        }
         stage.slow_gateway(lot.random_range(DELAY)).await?;
         let place = format!(
             "place --url {} --customers-url {} --seed {} --orders {} --at-once 16 --patience \
