@@ -68,13 +68,14 @@ async fn members_that_join_and_leave_under_load_lose_nothing_and_keep_order() {
     let publishing = tokio::spawn({
         let (kafka, topic) = (kafka.clone(), topic.clone());
         async move {
+            let mut pace = tokio::time::interval(std::time::Duration::from_millis(20));
             for round in 0..ROUNDS {
                 let batch =
                     (0..KEYS).map(|key| message(&topic, &format!("k{key}"), &round.to_string()));
                 for receipt in within(kafka.publish(batch.collect())).await {
                     receipt.unwrap();
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                pace.tick().await;
             }
         }
     });
