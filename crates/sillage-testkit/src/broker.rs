@@ -1,8 +1,8 @@
 //! A broker in memory, apart from any database, whose assignments and faults a test decides.
 
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Delivery, Epoch, Error, ErrorKind, Inbound, Message, Offset,
-    Partition, PartitionStatus, Progress, PublishError, Receipt, Receiver, Result, Settled,
+    BoxFuture, Broker, Capabilities, Delivery, Epoch, Error, ErrorKind, Inbound, Limits, Message,
+    Offset, Partition, PartitionStatus, Progress, PublishError, Receipt, Receiver, Result, Settled,
     Settler, Start, Subscribed, Subscription, Text, TopicSpec, TopicStatus, TopologyDiff,
     partition_of,
 };
@@ -121,12 +121,19 @@ impl State {
 
     fn assign(&mut self, member: u64, partition: Partition) {
         let length = self.length(&partition);
+        let all = self.topics.get(&partition.topic);
+        let all = all.and_then(|all| all.get(partition.number as usize));
+        let taken_since = |time| {
+            let later = all?.iter().position(|message| message.time >= time)?;
+            Some(later as u64)
+        };
         let Some(found) = self.members.get_mut(&member) else { return };
         let consumer = found.subscription.consumer.clone();
         let start = match found.subscription.start {
             Start::Latest => length,
             Start::Last(count) => length.saturating_sub(count),
-            Start::Earliest | Start::Since(_) => 0,
+            Start::Earliest => 0,
+            Start::Since(time) => taken_since(time).unwrap_or(length),
         };
         let place = if found.subscription.broadcast {
             start
@@ -200,7 +207,7 @@ impl Broker for MemoryBroker {
             shared: true,
             assigns: self.0.assigns,
             offsets: true,
-            max_message_bytes: 900 * 1024,
+            max_message_bytes: Limits::default().message,
         }
     }
 
@@ -209,9 +216,14 @@ impl Broker for MemoryBroker {
         let mut diff = TopologyDiff::default();
         for topic in topics {
             let partitions = topic.partitions.unwrap_or(self.0.partitions) as usize;
-            if !state.topics.contains_key(&topic.name) {
+            let Some(known) = state.topics.get(&topic.name) else {
                 state.topics.insert(topic.name.clone(), vec![vec![]; partitions]);
                 diff.created.push(topic.name.clone());
+                continue;
+            };
+            if topic.partitions.is_some() && known.len() != partitions {
+                let (name, has) = (&topic.name, known.len());
+                diff.differs.push(format!("topic `{name}` has {has} partitions, not {partitions}"));
             }
         }
         Box::pin(async { Ok(diff) })
@@ -300,6 +312,7 @@ impl MemoryBroker {
         if state.is_down {
             return Err(PublishError::Unknown(Error::unavailable("the broker is down")));
         }
+        Limits::default().message(&message).map_err(PublishError::Refused)?;
         let key = message.key.as_ref();
         if key.is_some_and(|key| state.refused.contains(&*key.label())) {
             return Err(PublishError::Refused(Error::invalid("the broker does not take this key")));
@@ -369,7 +382,9 @@ impl Settler for Handle {
         self.change(|state| {
             for settled in settled {
                 let partition = &settled.partition;
-                let is_own = |member: &Member| member.places.contains_key(partition);
+                let is_own = |member: &Member| {
+                    member.places.contains_key(partition) && !member.subscription.broadcast
+                };
                 if let (Some(watermark), true) =
                     (settled.watermark, state.members.get(&self.id).is_some_and(is_own))
                 {

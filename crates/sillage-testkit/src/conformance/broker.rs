@@ -66,6 +66,13 @@ pub trait BrokerFixture: Send + Sync {
         async {}
     }
 
+    /// Whether a consumer gets nothing that was published before it first subscribed, wherever it
+    /// wants to start. Then its start is not tested, and elsewhere it subscribes once before
+    /// anything is published.
+    fn begins_at_subscription(&self) -> bool {
+        false
+    }
+
     /// How long a test waits for what should come: longer than a member that is gone without a
     /// word keeps its partitions.
     fn patience(&self) -> Duration {

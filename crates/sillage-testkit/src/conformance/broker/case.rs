@@ -65,8 +65,21 @@ impl<F> Case<'_, F> {
 }
 
 impl<'a, F: BrokerFixture> Case<'a, F> {
-    /// A corner with one topic.
+    /// A corner with one topic, and the consumers `billing` and `email`: what is published from now
+    /// on is for them.
     pub(super) async fn new(fixture: &'a F, what: &str) -> Case<'a, F> {
+        let case = Case::without_consumers(fixture, what).await;
+        if fixture.begins_at_subscription() {
+            for consumer in ["billing", "email"] {
+                let subscribed = case.broker.subscribe(case.subscription(consumer)).await;
+                subscribed.unwrap().1.close().await.unwrap();
+            }
+        }
+        case
+    }
+
+    /// A corner with one topic, that nobody has subscribed to.
+    pub(super) async fn without_consumers(fixture: &'a F, what: &str) -> Case<'a, F> {
         let broker = fixture.open().await;
         let name = format!("{what}-{:08x}", rand::random::<u32>());
         let case = Case {

@@ -1,5 +1,6 @@
-//! Where a consumer without a stored place starts, and broadcasts. Each start needs a broker that
-//! can read history again; others keep nothing for a consumer that was never there.
+//! Where a consumer without a stored place starts, and broadcasts. What was published before needs
+//! a broker that can read history again, and for a consumer one that keeps it for consumers that
+//! were never there.
 
 use super::{
     BrokerFixture,
@@ -13,8 +14,8 @@ use tokio::time::sleep;
 
 /// At the oldest message there is.
 pub async fn a_consumer_starts_at_the_earliest_message<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "earliest").await;
-    if !case.can.replay {
+    let case = Case::without_consumers(fixture, "earliest").await;
+    if !case.can.replay || fixture.begins_at_subscription() {
         return;
     }
     let orders = case.orders(0..200);
@@ -27,7 +28,7 @@ pub async fn a_consumer_starts_at_the_earliest_message<F: BrokerFixture>(fixture
 
 /// At what is published once it has joined.
 pub async fn a_consumer_starts_at_the_latest_message<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "latest").await;
+    let case = Case::without_consumers(fixture, "latest").await;
     let orders = case.orders(0..200);
     case.publish(&orders[..100]).await;
     let latest = Subscription { start: Start::Latest, ..case.subscription("billing") };
@@ -41,8 +42,8 @@ pub async fn a_consumer_starts_at_the_latest_message<F: BrokerFixture>(fixture: 
 
 /// At the last so many of each partition.
 pub async fn a_consumer_starts_at_the_last_messages<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "last").await;
-    if !case.can.replay {
+    let case = Case::without_consumers(fixture, "last").await;
+    if !case.can.replay || fixture.begins_at_subscription() {
         return;
     }
     let orders = case.orders(0..200);
@@ -68,8 +69,8 @@ pub async fn a_consumer_starts_at_the_last_messages<F: BrokerFixture>(fixture: &
 
 /// At the first message that the broker took then or later.
 pub async fn a_consumer_starts_at_a_time<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "since").await;
-    if !case.can.replay {
+    let case = Case::without_consumers(fixture, "since").await;
+    if !case.can.replay || fixture.begins_at_subscription() {
         return;
     }
     let orders = case.orders(0..100);
@@ -90,7 +91,7 @@ pub async fn a_consumer_starts_at_a_time<F: BrokerFixture>(fixture: &F) {
 
 /// A consumer that has begun keeps its place, also where it has settled nothing.
 pub async fn where_a_consumer_starts_is_stored_once<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "start").await;
+    let case = Case::without_consumers(fixture, "start").await;
     let orders = case.orders(0..300);
     let latest = Subscription { start: Start::Latest, ..case.subscription("billing") };
     case.publish(&orders[..100]).await;
@@ -108,7 +109,7 @@ pub async fn where_a_consumer_starts_is_stored_once<F: BrokerFixture>(fixture: &
 
 /// Every member of the same name gets everything.
 pub async fn a_broadcast_reaches_every_member<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "broadcast").await;
+    let case = Case::without_consumers(fixture, "broadcast").await;
     let orders = case.orders(0..300);
     let all = broadcast(&case, Start::Latest);
     case.publish(&orders[..100]).await;
@@ -134,7 +135,7 @@ pub async fn a_broadcast_reaches_every_member<F: BrokerFixture>(fixture: &F) {
 
 /// A member that comes back begins anew.
 pub async fn a_broadcast_stores_nothing<F: BrokerFixture>(fixture: &F) {
-    let case = Case::new(fixture, "stores-nothing").await;
+    let case = Case::without_consumers(fixture, "stores-nothing").await;
     let orders = case.orders(0..200);
     let latest = broadcast(&case, Start::Latest);
     let mut first = [Joined::join(&case, latest.clone()).await];
