@@ -2,6 +2,7 @@
 
 use crate::bench::{self, Figure};
 use crate::process;
+use crate::services::{ForTests, Service};
 use anyhow::{Context, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -165,20 +166,26 @@ fn parked(database: &Path) -> Result<u64> {
 }
 
 /// Every backend passes the same suites.
-const SUITES: [(&str, &str); 3] = [
-    ("databases: the reference in memory", "test -p sillage-testkit --test conformance"),
-    ("databases: SQLite", "test -p sillage-sqlite --test conformance"),
-    ("consumers, members, state", "test -p sillage --test consumer --test members --test state"),
+const SUITES: [(&str, &str); 6] = [
+    ("databases, brokers, consumers: in memory", "test -p sillage-testkit"),
+    ("databases, brokers, consumers: SQLite", "test -p sillage-sqlite --test conformance"),
+    ("brokers, consumers: Apache Kafka", "test -p sillage-kafka --test kafka conformance"),
+    ("brokers, consumers: RabbitMQ", "test -p sillage-rabbitmq --test conformance"),
+    ("consumers and members on virtual time", "test -p sillage --test consumer --test members"),
+    ("brokers outside on virtual time", "test -p sillage --test outside --test state"),
 ];
 
 fn conformance() -> Result<(String, bool)> {
     let mut text = "| suite | command | passed | failed |\n|---|---|---|---|\n".to_owned();
     let mut all = true;
-    for (suite, command) in SUITES {
-        let output = process::shown_result(process::cargo(command))?;
+    let servers = ForTests::up(&[Service::Kafka, Service::Rabbitmq]);
+    for (suite, arguments) in SUITES {
+        let mut command = process::cargo(arguments);
+        servers.tell(&mut command);
+        let output = process::shown_result(command)?;
         let (passed, failed) = (sum(&output.said, " passed"), sum(&output.said, " failed"));
         all &= output.success && passed > 0;
-        writeln!(text, "| {suite} | `cargo {command}` | {passed} | {failed} |")?;
+        writeln!(text, "| {suite} | `cargo {arguments}` | {passed} | {failed} |")?;
     }
     Ok((text, all))
 }
