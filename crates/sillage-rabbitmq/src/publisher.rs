@@ -24,10 +24,10 @@ use sillage_core::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
-/// Channels that publish at the same time.
+/// Channels that publish at the same time: a server does the work of one on one core.
 const LANES: u32 = 4;
 /// Messages of one round at most.
 const ROUND: usize = 1024;
@@ -36,6 +36,8 @@ const ROUND_BYTES: usize = 8 * 1024 * 1024;
 /// What a server may take to confirm a round. Its answers can wait for a disk or for a majority;
 /// beyond this it is short of memory or disk space.
 const CONFIRM: Duration = Duration::from_secs(30);
+/// How often a server is looked at that takes no messages.
+const LOOK: Duration = Duration::from_millis(200);
 
 type Outcome = Result<Receipt, PublishError>;
 
@@ -215,6 +217,7 @@ impl Lane {
 
     /// The lane's channel, made anew if the last one was closed.
     async fn channel(&mut self) -> Result<Channel> {
+        self.until_unblocked().await?;
         if let Some(channel) = self.channel.as_ref().filter(|channel| channel.status().connected())
         {
             return Ok(channel.clone());
@@ -226,20 +229,34 @@ impl Lane {
         Ok(channel)
     }
 
-    /// Drops the connection with all that waits in it, and says why.
+    /// While the server takes no messages, none are sent: they would gather in the client.
+    async fn until_unblocked(&self) -> Result<()> {
+        let end = Instant::now() + CONFIRM;
+        while self.link.is_blocked().await {
+            if Instant::now() >= end {
+                return Err(Error::unavailable(self.alarm()));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn alarm(&self) -> String {
+        format!(
+            "{} takes no messages: it is short of memory or disk space (see `rabbitmqctl status`)",
+            self.link.place()
+        )
+    }
+
+    /// Does not wait for answers any more, and says why. What they were for may still be
+    /// published; the next round is on a channel of its own.
     async fn give_up(&mut self) -> String {
-        let place = self.link.place();
-        let why = if self.link.is_blocked().await {
-            format!(
-                "{place} takes no messages: it is short of memory or disk space (an alarm is set; \
-                 see `rabbitmqctl list_alarms`)"
-            )
-        } else {
-            format!("{place} has not confirmed within {} s", CONFIRM.as_secs())
-        };
         self.channel = None;
+        if self.link.is_blocked().await {
+            return self.alarm();
+        }
         self.link.close().await;
-        why
+        format!("{} has not confirmed within {} s", self.link.place(), CONFIRM.as_secs())
     }
 
     fn outcomes(

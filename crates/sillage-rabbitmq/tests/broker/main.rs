@@ -11,3 +11,4 @@ mod proxy;
 mod publishing;
 mod settling;
 mod support;
+mod tls;
