@@ -6,6 +6,7 @@
 // Helpers of tests are no tests to clippy.
 #![allow(clippy::unwrap_used)]
 
+use futures_util::FutureExt as _;
 use lapin::{
     Connection, ConnectionProperties,
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
@@ -21,6 +22,7 @@ use sillage_testkit::{
 };
 use std::{
     collections::BTreeSet,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::{Arc, Mutex},
 };
 
@@ -32,8 +34,10 @@ macro_rules! promises {
             let Some(url) = servers::url("SILLAGE_TEST_RABBITMQ") else { return };
             conformance::run(async {
                 let fixture = Server { url, are_known: $are_known, made: Made::default() };
-                conformance::broker::$test(&fixture).await;
+                let test = AssertUnwindSafe(conformance::broker::$test(&fixture));
+                let ended = test.catch_unwind().await;
                 fixture.clean().await;
+                ended.unwrap_or_else(|panic| resume_unwind(panic));
             });
         }
     )+};
