@@ -5,6 +5,7 @@
 
 mod certificates;
 mod for_tests;
+pub(crate) mod foreign;
 mod install;
 mod kafka;
 mod pgbouncer;
@@ -44,6 +45,8 @@ pub(crate) enum Services {
     Status(Named),
     /// Print all addresses as variables of the environment: `env $(cargo xtask services urls) …`
     Urls(Named),
+    /// Install the clients of others that tests of the wire format run, print where they are
+    Clients,
 }
 
 #[derive(clap::Args)]
@@ -135,6 +138,10 @@ pub(crate) fn run(services: &Services) -> Result<()> {
         Services::Kill(named) => named.services().iter().try_for_each(|service| kill(*service)),
         Services::Status(named) => status(named.services()),
         Services::Urls(named) => urls(named.services()),
+        Services::Clients => {
+            println!("{}", foreign::get()?.display());
+            Ok(())
+        }
     }
 }
 
@@ -216,7 +223,7 @@ fn urls(services: &[Service]) -> Result<()> {
     Ok(())
 }
 
-/// All their addresses, and whom to trust.
+/// All their addresses, whom to trust, and where the clients of others are.
 fn variables(services: &[Service]) -> Result<Vec<Variable>> {
     let mut all = Vec::new();
     for service in services {
@@ -226,6 +233,7 @@ fn variables(services: &[Service]) -> Result<Vec<Variable>> {
     if ca.exists() {
         all.push(Variable::new("SILLAGE_TEST_CA", ca.to_string_lossy().into_owned()));
     }
+    all.extend(foreign::variable()?);
     Ok(all)
 }
 

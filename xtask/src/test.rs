@@ -1,7 +1,7 @@
 //! All tests: those of every target, with the servers they need, then those in the docs.
 
 use crate::process;
-use crate::services::{ForTests, Service};
+use crate::services::{ForTests, Service, foreign};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -40,6 +40,7 @@ pub(crate) fn docs() -> Result<()> {
 }
 
 fn targets_with(keep: bool) -> Result<()> {
+    foreign::for_tests();
     let servers = ForTests::up(&NEEDED);
     if keep {
         servers.keep()?;
