@@ -14,6 +14,7 @@ use sillage_core::{
     Database, Decision, Delivery, Epoch, Error, Offset, Partition, Range, Result, Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 
 /// How many deliveries run one by one, each with its attempt stored first, after a process died
 /// without draining: those that may have been under way.
@@ -67,6 +68,8 @@ pub(super) struct Assigned {
     /// Where the watermark was when it was stored last. Not the stored offset: that is 0 for nothing
     /// as well as for a partition's first message.
     pub(super) marked: Option<Offset>,
+    /// The last of what the broker is being told about it.
+    pub(super) told: Option<JoinHandle<()>>,
     held: VecDeque<Vec<Delivery>>,
     looking: Option<Vec<Delivery>>,
     /// So many deliveries may have been decided before: they are looked up before they run.
@@ -91,6 +94,7 @@ impl Assigned {
             stored: None,
             guard: None,
             marked: None,
+            told: None,
             held: VecDeque::new(),
             looking: None,
             lookups: 0,
@@ -120,8 +124,9 @@ impl Member {
             });
             let assignment = self.partitions[place].assignment + 1;
             let fence = self.settler.fence(&partition);
+            let told = self.partitions[place].told.take();
             let fresh = Assigned::new(partition.clone());
-            self.partitions[place] = Assigned { assignment, owned: true, fence, ..fresh };
+            self.partitions[place] = Assigned { assignment, owned: true, fence, told, ..fresh };
             match self.database().cloned() {
                 Some(database) if !self.means.spec.broadcast => {
                     let consumer = self.means.spec.name.clone();

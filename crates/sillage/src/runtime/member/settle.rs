@@ -152,7 +152,7 @@ impl Member {
         let partition = assigned.partition.clone();
         let settler = self.settler.clone();
         let vital = self.means.vital.clone();
-        tokio::spawn(async move {
+        self.tell_broker(place, async move {
             let settled = [Settled { partition, watermark, finished }];
             let problem = settler.settle(&settled).await.err().map(|error| error.to_string());
             vital.problem("settling", problem);
@@ -164,11 +164,24 @@ impl Member {
         self.let_go(place);
         self.partitions[place].revoked = None;
         let settler = self.settler.clone();
-        tokio::spawn(async move {
+        self.tell_broker(place, async move {
             if let Err(error) = settler.release(&[partition]).await {
                 tracing::warn!(%error, "a partition could not be released; its lease runs out");
             }
         });
+    }
+
+    /// In the background, behind what the broker was told about the partition before: a watermark
+    /// must not go back, and what is finished is settled before it is given up.
+    fn tell_broker(&mut self, place: usize, telling: impl Future<Output = ()> + Send + 'static) {
+        let assigned = &mut self.partitions[place];
+        let before = assigned.told.take();
+        assigned.told = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            telling.await;
+        }));
     }
 
     /// What health knows of this member.
