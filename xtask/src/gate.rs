@@ -48,7 +48,9 @@ pub(crate) fn run(gate: &Gate) -> Result<()> {
         Some(_) => fs::read_to_string(process::root().join(PAGE)).context(PAGE)?,
         None => String::new(),
     };
-    process::run(process::cargo("build --release -p shop"))?;
+    if gate.only.is_none_or(|part| matches!(part, Part::Orders | Part::Kills)) {
+        process::run(process::cargo("build --release -p shop"))?;
+    }
     let mut sections = vec![];
     for part in Part::value_variants() {
         let title = format!("{part:?}");
