@@ -25,9 +25,9 @@
 //! sillage_testkit::broker_conformance!(Embedded(new()));
 //! ```
 //!
-//! *Guarantees.* Each test leaves its topics and consumers behind, and nothing else. What should
-//! come is waited for; only of a paused or unwanted delivery, which never comes, a test has to be
-//! satisfied with what came behind it.
+//! *Guarantees.* Each test leaves its topics and consumers behind, unless its fixture removes them,
+//! and nothing else. What should come is waited for; only of a paused or unwanted delivery, which
+//! never comes, a test has to be satisfied with what came behind it.
 
 mod case;
 mod embedded;
@@ -77,6 +77,11 @@ pub trait BrokerFixture: Send + Sync {
     /// word keeps its partitions.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
+    }
+
+    /// Removes what a test that has passed left on the server.
+    fn finish(&self) -> impl Future<Output = ()> + Send {
+        async {}
     }
 }
 
@@ -139,6 +144,7 @@ macro_rules! broker_conformance {
             $crate::conformance::run(async {
                 let fixture = $fixture;
                 $crate::conformance::broker::$test(&fixture).await;
+                $crate::conformance::BrokerFixture::finish(&fixture).await;
             });
         }
     )+};

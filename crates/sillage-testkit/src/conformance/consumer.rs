@@ -98,6 +98,7 @@ macro_rules! consumer_conformance {
             $crate::conformance::run(async {
                 let fixture = $fixture;
                 $crate::conformance::consumer::$test(&fixture).await;
+                $crate::conformance::ConsumerFixture::finish(&fixture).await;
             });
         }
     )+};

@@ -66,6 +66,11 @@ pub trait ConsumerFixture: Send + Sync {
     fn broker(&self) -> impl Future<Output = Option<Arc<dyn Broker>>> + Send {
         async { None }
     }
+
+    /// Removes what a test that has passed left on the server.
+    fn finish(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// Runs one test to its end on a runtime with several threads; panics if it takes two minutes.

@@ -30,6 +30,7 @@ pub async fn effects_are_committed_and_caused<F: ConsumerFixture>(fixture: &F) {
 /// A thousand orders of twenty keys: as many effects, of each key in order, and all counted.
 pub async fn each_delivery_has_its_effects_once<F: ConsumerFixture>(fixture: &F) {
     let (world, desk) = (World::new(fixture).await, Desk::new());
+    world.has_been_there(&desk).await;
     world.place_many(0..10).await;
     let app = world.start(&desk).await;
     world.place_many(10..50).await;

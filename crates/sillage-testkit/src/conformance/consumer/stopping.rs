@@ -11,6 +11,7 @@ use sillage::prelude::*;
 /// next one.
 pub async fn a_drained_app_leaves_nothing_to_redeliver<F: ConsumerFixture>(fixture: &F) {
     let (world, desk) = (World::new(fixture).await, Desk::taking(ms(2)));
+    world.has_been_there(&desk).await;
     world.place_many(0..20).await;
     for _ in 0..3 {
         let app = world.start(&desk).await;
@@ -34,6 +35,7 @@ pub async fn a_drained_app_leaves_nothing_to_redeliver<F: ConsumerFixture>(fixtu
 /// order, and everything is counted once.
 pub async fn an_app_that_is_gone_without_draining_doubles_nothing<F: ConsumerFixture>(fixture: &F) {
     let (world, desk) = (World::new(fixture).await, Desk::taking(ms(5)));
+    world.has_been_there(&desk).await;
     world.place_many(0..30).await;
     for wanted in [100, 300] {
         let app = world.start(&desk).await;

@@ -41,6 +41,11 @@ impl<'a, F: ConsumerFixture> World<'a, F> {
         self.start_with(desk, desk.billing()).await
     }
 
+    /// Lets `billing` be there once: on some brokers what is published before that is not for it.
+    pub(super) async fn has_been_there(&self, desk: &Desk) {
+        self.start(desk).await.drain().await;
+    }
+
     /// An app with one consumer, whose handlers take a desk.
     pub(super) async fn start_with(&self, desk: &Desk, consumer: Consumer) -> Running {
         self.start_service(Service::new("shop").state(desk.clone()).consumer(consumer)).await
