@@ -191,7 +191,9 @@ impl Admin {
             .map(|topic| {
                 let count = topic.partitions.or(settings.partitions).unwrap_or(PARTITIONS);
                 let replication = TopicReplication::Fixed(settings.replication);
-                let new = NewTopic::new(&topic.name, count.cast_signed(), replication);
+                // When the broker took a message is what retention and `Start::Since` count by.
+                let new = NewTopic::new(&topic.name, count.cast_signed(), replication)
+                    .set("message.timestamp.type", "LogAppendTime");
                 match &retention {
                     Some(millis) => new.set("retention.ms", millis),
                     None => new,

@@ -36,10 +36,13 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// How long the thread listens before it looks at anything else.
-const LISTEN: Duration = Duration::from_millis(20);
+/// How long the thread listens before it looks at anything else. The client hears confirmations as
+/// they come, and waits in whole milliseconds: the rest of the last one it spins through.
+const LISTEN: Duration = Duration::from_micros(100_100);
+/// And while messages wait for room in its queue.
+const LISTEN_BRIEFLY: Duration = Duration::from_millis(1);
 /// How often it still listens for confirmations once nobody publishes any more: 5 s.
-const FAREWELL: u32 = 250;
+const FAREWELL: u32 = 50;
 
 /// Publishes; clones are not needed, as it is shared by reference.
 pub(crate) struct Publisher {
@@ -237,7 +240,9 @@ impl Shared {
             // Nothing is null, as compacted topics have it: a deletion.
             payload: (!message.payload.is_empty()).then_some(&*message.payload),
             key: message.key.as_ref().map(Key::as_bytes),
-            timestamp: Some(message.time.as_micros().div_euclid(1_000)),
+            // When it is published, not when it happened: retention counts from there, and would
+            // delete what is published late.
+            timestamp: None,
             headers: Some(headers(message)),
             delivery_opaque: ticket.opaque(),
         };
@@ -261,9 +266,12 @@ impl Shared {
     fn run(self: Arc<Self>) {
         let mut farewell = FAREWELL;
         loop {
-            let producer = lock(&self.outlet).producer.clone();
+            let (producer, is_waiting) = {
+                let outlet = lock(&self.outlet);
+                (outlet.producer.clone(), !outlet.waiting.is_empty())
+            };
             match producer {
-                // It listens for the whole time, and hears confirmations as they come.
+                Some(producer) if is_waiting => producer.poll(LISTEN_BRIEFLY),
                 Some(producer) => producer.poll(LISTEN),
                 None => thread::park_timeout(LISTEN),
             }

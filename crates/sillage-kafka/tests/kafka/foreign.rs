@@ -1,7 +1,8 @@
 //! Records that others wrote, and what is gone.
 
 use crate::support::{
-    Member, flush, numbers, publish, raw_consumer, raw_producer, server, unique, with_topic, within,
+    Member, flush, make_narrow, numbers, publish, raw_consumer, raw_producer, server, unique, url,
+    with_topic, within,
 };
 use rdkafka::{
     Offset as Place, TopicPartitionList,
@@ -12,10 +13,14 @@ use rdkafka::{
     producer::BaseRecord,
 };
 use sillage_core::{Broker as _, ErrorKind, Inbound, Key, Offset, Text};
+use sillage_kafka::Kafka;
 
 #[tokio::test]
 async fn a_record_without_headers_is_a_message() {
-    let Some((kafka, topic)) = with_topic(1).await else { return };
+    let Some(url) = url() else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
+    let topic = unique("topic");
+    make_narrow(&topic, 1_000_000).await;
     let producer = raw_producer();
     for _ in 0..2 {
         let record =

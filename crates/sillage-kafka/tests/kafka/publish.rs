@@ -70,6 +70,8 @@ async fn every_field_is_read_back() {
     let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
     member.take(4).await;
     for (sent, (_, delivery)) in sent.iter().zip(&member.got) {
+        assert_eq!(sent.time, delivery.message.time);
+        assert_eq!(sent.headers, delivery.message.headers);
         assert_eq!(**sent, *delivery.message);
     }
     member.close().await;
