@@ -38,8 +38,8 @@ pub(super) fn get() -> Result<PathBuf> {
     let place = Place::of("foreign")?;
     let _lock = place.lock()?;
     kcat(&place)?;
-    once(&place, "python", &[REQUIREMENTS.into()], python)?;
-    once(&place, "kafka-go", &sources(), kafka_go)?;
+    once(&place.path("python"), &[REQUIREMENTS.into()], python)?;
+    once(&place.path("kafka-go"), &sources(), kafka_go)?;
     Ok(place.folder().to_owned())
 }
 
@@ -47,8 +47,8 @@ pub(super) fn get() -> Result<PathBuf> {
 pub(super) fn variable() -> Result<Option<Variable>> {
     let place = Place::of("foreign")?;
     let is_there = place.path("kcat").exists()
-        && is_made(&place, "python", &made_of(&[REQUIREMENTS.into()])?)
-        && is_made(&place, "kafka-go", &made_of(&sources())?);
+        && is_made(&place.path("python"), &made_of(&[REQUIREMENTS.into()])?)
+        && is_made(&place.path("kafka-go"), &made_of(&sources())?);
     let value = place.folder().to_string_lossy().into_owned();
     Ok(is_there.then(|| Variable::new(VARIABLE, value)))
 }
@@ -58,24 +58,25 @@ fn sources() -> [String; 3] {
 }
 
 /// Makes something of files, unless it was made of just these.
-fn once(place: &Place, name: &str, files: &[String], make: fn(&Path) -> Result<()>) -> Result<()> {
+fn once(what: &Path, files: &[String], make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let wanted = made_of(files)?;
-    if is_made(place, name, &wanted) {
+    if is_made(what, &wanted) {
         return Ok(());
     }
-    // A run that is interrupted has not made it.
-    remove(&stamp(place, name))?;
-    make(&place.path(name)).with_context(|| name.to_owned())?;
-    place.write(&format!("{name}.made-of"), &wanted).map(drop)
+    // What is interrupted has not been made.
+    let stamp = stamp(what);
+    remove(&stamp)?;
+    make(what).with_context(|| process::relative(what))?;
+    fs::write(&stamp, wanted).with_context(|| process::relative(&stamp))
 }
 
-fn stamp(place: &Place, name: &str) -> PathBuf {
-    place.path(&format!("{name}.made-of"))
+/// Tells what something was made of, once it is finished.
+fn stamp(what: &Path) -> PathBuf {
+    what.with_extension("made-of")
 }
 
-fn is_made(place: &Place, name: &str, wanted: &str) -> bool {
-    let made = fs::read_to_string(stamp(place, name));
-    made.is_ok_and(|made| made == wanted) && place.path(name).exists()
+fn is_made(what: &Path, wanted: &str) -> bool {
+    fs::read_to_string(stamp(what)).is_ok_and(|made| made == wanted) && what.exists()
 }
 
 fn made_of(files: &[String]) -> Result<String> {
@@ -130,5 +131,44 @@ fn remove(file: &Path) -> Result<()> {
             Err(error).with_context(|| process::relative(file))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REQUIREMENTS, is_made, made_of, once, sources, stamp};
+    use std::fs;
+
+    #[test]
+    fn what_is_there_is_made_again_only_of_other_files() {
+        let folder = std::env::temp_dir().join(format!("sillage-foreign-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (what, files) = (folder.join("made"), [REQUIREMENTS.into()]);
+        let mut times = 0;
+        let mut make = |fails: bool| {
+            once(&what, &files, |what| {
+                times += 1;
+                fs::write(what, "")?;
+                anyhow::ensure!(!fails, "interrupted");
+                Ok(())
+            })
+        };
+        make(true).unwrap_err();
+        make(false).unwrap();
+        make(false).unwrap();
+        fs::write(stamp(&what), "other files").unwrap();
+        make(true).unwrap_err();
+        assert!(!is_made(&what, &made_of(&files).unwrap()));
+        make(false).unwrap();
+        assert_eq!(times, 4);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn every_version_is_pinned() {
+        let requirements = made_of(&[REQUIREMENTS.into()]).unwrap();
+        let loose = |line: &&str| !line.starts_with('#') && !line.contains("==");
+        assert_eq!(requirements.lines().find(loose), None);
+        assert!(made_of(&sources()).unwrap().contains("kafka-go v0.4.51"));
     }
 }
