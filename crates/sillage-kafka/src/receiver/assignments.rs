@@ -222,6 +222,15 @@ impl Assignments {
         }
     }
 
+    /// All that could flow is to wait (as it is held, or everything is to if `full`), and nothing
+    /// is about to begin.
+    pub(super) fn are_held(&self, full: bool) -> bool {
+        let begins = |place: &Place| matches!(place.phase, Phase::Opening | Phase::Placing);
+        let mut flowing = self.places.iter().filter(|place| place.phase == Phase::Flowing);
+        let waits = flowing.clone().count() > 0 && flowing.all(|place| full || place.held);
+        waits && !self.places.iter().any(begins)
+    }
+
     /// Those that the client has to pause and to resume, where all are to be paused if `full`;
     /// and takes for granted that it does.
     pub(super) fn pauses(&mut self, full: bool) -> (Vec<Partition>, Vec<Partition>) {

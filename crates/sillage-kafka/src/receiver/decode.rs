@@ -21,8 +21,9 @@ impl Decoder {
         // The binding panics at a header's name that is not UTF-8, which must stop nobody.
         let reader = &mut self.reader;
         let whole = catch_unwind(AssertUnwindSafe(|| {
-            let count = record.headers().map_or(0, BorrowedHeaders::count);
-            let headers = (0..count).filter_map(|index| header(record.headers()?, index));
+            let all = record.headers();
+            let count = all.map_or(0, BorrowedHeaders::count);
+            let headers = (0..count).filter_map(|index| header(all?, index));
             reader.read(headers, found(record, topic), || identity(record, topic))
         }));
         whole.unwrap_or_else(|_| self.read_legible(record, topic))
@@ -31,9 +32,10 @@ impl Decoder {
     /// The message without headers whose names cannot be read.
     #[cold]
     fn read_legible(&mut self, record: &BorrowedMessage<'_>, topic: &Text) -> Message {
-        let count = record.headers().map_or(0, BorrowedHeaders::count);
+        let all = record.headers();
+        let count = all.map_or(0, BorrowedHeaders::count);
         let legible = |index| {
-            let header = catch_unwind(AssertUnwindSafe(|| header(record.headers()?, index)));
+            let header = catch_unwind(AssertUnwindSafe(|| header(all?, index)));
             header.ok().flatten()
         };
         let headers = (0..count).filter_map(legible);

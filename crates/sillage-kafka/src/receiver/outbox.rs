@@ -14,10 +14,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// So many deliveries wait at most, and a batch: beyond it partitions are paused.
+/// So many deliveries wait at most, and a batch: beyond it partitions are held.
 pub(super) const HIGH: usize = 8_192;
-/// And below it they go on. Far below: pausing throws away what the client has fetched ahead.
-pub(super) const LOW: usize = 1_024;
+/// And below it they go on.
+pub(super) const LOW: usize = 2_048;
 /// So many bytes wait at most, and a batch.
 pub(super) const HIGH_BYTES: usize = 32 << 20;
 /// How often a partition that is stopped says so.

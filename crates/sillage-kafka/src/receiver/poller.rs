@@ -27,6 +27,9 @@ use std::{
 
 /// Records gathered at once.
 const BATCH: usize = 512;
+/// Turns of rest for which what is fetched ahead is kept while all partitions are held: 30 s.
+/// Pausing throws it away, to be fetched again for each few messages that are handled.
+const KEEP: u32 = 300;
 /// With nothing to do the thread is woken by the client; this is for what it is not woken for.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -45,6 +48,8 @@ pub(super) struct Poller {
     /// Idle turns until they are looked for again.
     pub(super) look_in: u32,
     leaving: bool,
+    /// Turns of rest while all partitions are held.
+    held: u32,
 }
 
 /// Deliveries of one turn, by place.
@@ -75,6 +80,7 @@ impl Poller {
             stopped: 0,
             look_in: 0,
             leaving: false,
+            held: 0,
         }
     }
 
@@ -90,8 +96,16 @@ impl Poller {
                 self.heed(event);
                 is_busy = true;
             }
-            is_busy |= self.gather();
-            self.tend();
+            let holds = self.holds();
+            if holds {
+                // No more than keeps the group informed: what it wants comes before what was
+                // fetched, which is out of date then.
+                self.gather(1);
+            } else {
+                is_busy |= self.gather(BATCH);
+                self.hand_over();
+            }
+            self.tend(holds);
             if !is_busy {
                 self.rest();
             }
@@ -101,7 +115,17 @@ impl Poller {
 
     fn rest(&mut self) {
         thread::park_timeout(IDLE);
+        self.held = self.held.saturating_add(1);
         self.look_in = self.look_in.saturating_sub(1);
+    }
+
+    /// All partitions are held, for now: what is fetched ahead stays where it is.
+    fn holds(&mut self) -> bool {
+        let are_held = self.assignments.are_held(self.outbox.is_full());
+        if !are_held {
+            self.held = 0;
+        }
+        are_held && self.held <= KEEP
     }
 
     /// Does what it is told.
@@ -138,7 +162,7 @@ impl Poller {
                     self.lose();
                 }
                 let draining = self.assignments.revoke(partitions);
-                self.outbox.forget(&draining);
+                self.forget(&draining);
                 if !draining.is_empty() {
                     self.outbox.push([Inbound::Revoked(draining)]);
                 }
@@ -169,7 +193,7 @@ impl Poller {
     }
 
     /// What has to be looked at in each turn.
-    fn tend(&mut self) {
+    fn tend(&mut self, holds: bool) {
         if !self.subscription.broadcast && self.consumer.assignment_lost() {
             self.lose();
         }
@@ -177,9 +201,11 @@ impl Poller {
             self.give_back(&returned);
         }
         self.place_again();
-        let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
-        self.on_list(&pause, Position::Invalid, "pausing", BaseConsumer::pause);
-        self.on_list(&resume, Position::Invalid, "resuming", BaseConsumer::resume);
+        if !holds {
+            let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
+            self.on_list(&pause, Position::Invalid, "pausing", BaseConsumer::pause);
+            self.on_list(&resume, Position::Invalid, "resuming", BaseConsumer::resume);
+        }
         if self.stopped > 0 && self.look_in == 0 {
             self.look();
         }
@@ -214,7 +240,7 @@ impl Poller {
             .collect();
         // What is stored would be committed when the partitions are given up.
         self.on_list(&all, Position::Invalid, "forgetting offsets", BaseConsumer::store_offsets);
-        self.outbox.forget(&all);
+        self.forget(&all);
         self.stopped = 0;
         let lost = self.assignments.lose();
         if !lost.is_empty() {
@@ -255,17 +281,17 @@ impl Poller {
     fn release(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             if self.assignments.release(partition) {
-                self.outbox.forget(std::slice::from_ref(partition));
+                self.forget(std::slice::from_ref(partition));
             }
         }
     }
 
-    /// Gathers what is there, and hands it over. `false`: there was nothing.
-    fn gather(&mut self) -> bool {
+    /// Gathers what is there, up to so many records. `false`: there was nothing.
+    fn gather(&mut self, most: usize) -> bool {
         let consumer = self.consumer.clone();
         let calls = consumer.context().calls();
         let mut count = 0;
-        while count < BATCH {
+        while count < most {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => self.take(&record),
                 Some(Err(error)) => self.failed(&error),
@@ -273,6 +299,10 @@ impl Poller {
             }
             count += 1;
         }
+        count > 0 || calls != consumer.context().calls()
+    }
+
+    fn hand_over(&mut self) {
         let batches = self.gathered.batches.drain(..);
         let assignments = &mut self.assignments;
         let batches: Vec<Inbound> = batches
@@ -281,7 +311,14 @@ impl Poller {
         if !batches.is_empty() {
             self.outbox.push(batches);
         }
-        count > 0 || calls != consumer.context().calls()
+    }
+
+    /// Nothing that waits of these comes out any more.
+    fn forget(&mut self, partitions: &[Partition]) {
+        self.outbox.forget(partitions);
+        let assignments = &mut self.assignments;
+        let mut is_kept = |place: usize| !partitions.contains(&assignments.place(place).partition);
+        self.gathered.batches.retain(|(place, _)| is_kept(*place));
     }
 
     fn take(&mut self, record: &BorrowedMessage<'_>) {

@@ -140,3 +140,17 @@ fn a_stopped_partition_can_be_drained_and_does_not_begin_again() {
     assert!(assignments.revoke(vec![partition(0)]).is_empty());
     assert_eq!(assignments.returned(), Some(vec![partition(0)]));
 }
+
+#[test]
+fn all_are_held_once_the_member_or_a_full_queue_holds_each() {
+    let mut assignments = flowing();
+    assert!(!assignments.are_held(false));
+    assert!(assignments.are_held(true));
+    assignments.hold(&[partition(0)], true);
+    assert!(!assignments.are_held(false));
+    assignments.hold(&[partition(1)], true);
+    assert!(assignments.are_held(false));
+    assignments.take(&partition(2), 0, Phase::Opening);
+    assert!(!assignments.are_held(true), "one begins");
+    assert!(!Assignments::default().are_held(true), "there is nothing to hold");
+}
