@@ -1,4 +1,5 @@
-//! The embedded broker through its port: order, pauses, cancelled calls, stored places.
+//! The embedded broker through its port, where it takes virtual time or is its own: slots, fences,
+//! wake-ups, cancelled calls and pauses by many seeds. The rest is in the suite of the test kit.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
 
@@ -131,25 +132,6 @@ impl Member {
         }
         assert_eq!(got, wanted);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_subscriber_gets_what_is_published_before_and_after_in_order() {
-    let harness = Harness::new();
-    let (broker, orders) = (broker(&harness), orders(0..1500));
-    publish_all(&broker, &orders[..700]).await;
-    let mut member = Member::join(&broker, subscription("shop/billing")).await;
-    member.quiet().await;
-    assert_eq!(member.partitions.len(), SLOTS as usize);
-    publish_all(&broker, &[message("invoice", Some("k1"), 1)]).await;
-    publish_all(&broker, &orders[700..]).await;
-    // To publish again is harmless: it is the same message.
-    publish_all(&broker, &orders[..100]).await;
-    member.quiet().await;
-    member.assert_got(&orders);
-    let keys: BTreeSet<_> = member.got.iter().map(|(p, d)| (&d.message.key, p)).collect();
-    assert_eq!(keys.len(), 20, "a key is in one partition");
-    member.settler.close().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,40 +277,6 @@ async fn a_new_member_starts_behind_the_stored_watermark() {
     let mut other = Member::join(&broker, subscription("shop/other")).await;
     other.quiet().await;
     assert_eq!(other.got.len(), 150, "another consumer has its own place");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_latest_start_is_stored_and_counts_for_all_members() {
-    let harness = Harness::new();
-    let (broker, orders) = (broker(&harness), orders(0..300));
-    let latest = Subscription { start: Start::Latest, ..subscription("shop/billing") };
-    publish_all(&broker, &orders[..100]).await;
-    let first = Member::join(&broker, latest.clone()).await;
-    publish_all(&broker, &orders[100..200]).await;
-    // It leaves without having handled anything; the next one must not start at its own latest.
-    first.settler.close().await.unwrap();
-    drop(first);
-    let mut second = Member::join(&broker, latest).await;
-    publish_all(&broker, &orders[200..]).await;
-    second.quiet().await;
-    second.assert_got(&orders[100..]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn with_broadcast_every_member_gets_all_from_its_start_on() {
-    let harness = Harness::new();
-    let (broker, orders) = (broker(&harness), orders(0..200));
-    let all = Subscription { broadcast: true, ..subscription("shop/cache") };
-    let latest = Subscription { start: Start::Latest, ..all.clone() };
-    publish_all(&broker, &orders[..100]).await;
-    let mut members = [Member::join(&broker, all).await, Member::join(&broker, latest).await];
-    publish_all(&broker, &orders[100..]).await;
-    for (member, from) in members.iter_mut().zip([0, 100]) {
-        member.quiet().await;
-        member.assert_got(&orders[from..]);
-        let fences = member.partitions.iter().filter_map(|p| member.settler.fence(p)).count();
-        assert_eq!((member.partitions.len(), fences), (SLOTS as usize, 0));
-    }
 }
 
 #[tokio::test(start_paused = true)]

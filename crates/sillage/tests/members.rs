@@ -1,18 +1,16 @@
-//! Several processes sharing a consumer, and processes that die.
+//! Processes that share a consumer, and processes that die, where it takes virtual time; the rest is
+//! in the suite of the test kit.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
 
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Clock as _, Filter, prelude::*};
+use sillage::{Clock as _, prelude::*};
 use sillage_testkit::TokioClock;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 fn noting(log: &Probe, who: &'static str) -> Consumer {
@@ -28,53 +26,6 @@ fn noting(log: &Probe, who: &'static str) -> Consumer {
     Consumer::new("billing").on(handler)
 }
 
-async fn place(app: &Running, from: u32, to: u32) {
-    for n in from..to {
-        let all = (0..20)
-            .map(|key| publish(Created { note: format!("{n:03}"), ..created(&format!("k{key}")) }));
-        app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
-    }
-}
-
-/// Each effect once, and per key in the order in which the orders were placed.
-async fn assert_once_and_in_order(harness: &Harness, count: usize) {
-    let names = vec!["invoice.sent".into()];
-    let filter = Filter { names, ..Filter::default() };
-    let page = harness.database().log(Position(0), &filter, 100_000).await.unwrap();
-    let mut keys: HashMap<String, Vec<String>> = HashMap::new();
-    for entry in &page.entries {
-        let (key, note) = {
-            let key = entry.key.as_ref().unwrap().to_string();
-            let (key, note) = key.split_once(' ').unwrap();
-            (key.to_owned(), note.to_owned())
-        };
-        keys.entry(key).or_default().push(note);
-    }
-    assert_eq!(page.entries.len(), count);
-    for (key, notes) in keys {
-        assert!(notes.is_sorted(), "{key}: {notes:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn members_share_the_slots_and_hand_over_in_order() {
-    let (harness, log) = (Harness::new(), Probe::default());
-    let first = harness.start(noting(&log, "first")).await;
-    place(&first, 0, 10).await;
-    let second = harness.start(noting(&log, "second")).await;
-    place(&first, 10, 200).await;
-    harness.passed("shop/billing", 4000).await;
-    for who in ["first", "second"] {
-        assert!(log.notes().iter().any(|note| note.starts_with(who)), "{who} had nothing");
-    }
-    second.drain().await;
-    place(&first, 200, 210).await;
-    harness.passed("shop/billing", 4200).await;
-    first.drain().await;
-    assert_once_and_in_order(&harness, 4200).await;
-    harness.accounted("shop/billing", 4200).await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_seventeenth_process_waits_for_a_slot_and_says_so() {
     let (harness, log) = (Harness::new(), Probe::default());
@@ -88,33 +39,6 @@ async fn a_seventeenth_process_waits_for_a_slot_and_says_so() {
     for app in &apps {
         app.drain().await;
     }
-}
-
-/// A process that stops without draining, as by SIGKILL: its tasks are gone with its runtime.
-#[test]
-fn what_a_killed_process_held_is_handled_by_another_once() {
-    let harness = Arc::new(parking_harness());
-    let died = {
-        let harness = harness.clone();
-        std::thread::spawn(move || {
-            let runtime = paused_runtime();
-            runtime.block_on(async {
-                let app = harness.start(noting(&Probe::default(), "died")).await;
-                place(&app, 0, 50).await;
-                harness.passed("shop/billing", 100).await;
-            });
-            runtime.shutdown_background();
-        })
-    };
-    died.join().unwrap();
-    paused_runtime().block_on(async {
-        let app = harness.start(noting(&Probe::default(), "other")).await;
-        place(&app, 50, 60).await;
-        harness.passed("shop/billing", 1200).await;
-        app.drain().await;
-        assert_once_and_in_order(&harness, 1200).await;
-        harness.accounted("shop/billing", 1200).await;
-    });
 }
 
 fn parking_harness() -> Harness {
@@ -186,20 +110,6 @@ async fn where_a_consumer_starts_is_stored_once() {
     log.reached("late between ").await;
     assert_eq!(log.notes().len(), 2, "{:?}", log.notes());
     app.drain().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_broadcast_reaches_every_process() {
-    let harness = Harness::new();
-    let (one, two) = (Probe::default(), Probe::default());
-    let first = harness.start(noting(&one, "one").broadcast()).await;
-    let second = harness.start(noting(&two, "two").broadcast()).await;
-    harness.settle().await;
-    first.service("shop").commit(publish(created("o"))).await.unwrap();
-    one.reached("one o ").await;
-    two.reached("two o ").await;
-    first.drain().await;
-    second.drain().await;
 }
 
 /// Slots without deliveries follow the log: a restart must not read it all again.

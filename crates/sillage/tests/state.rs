@@ -120,55 +120,12 @@ async fn an_unknown_outcome_is_not_doubled() {
     app.drain().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_aggregate_in_a_handler_decides_on_what_it_read() {
-    async fn take(order: Created, row: Aggregate<Row>) -> Result<Effects, Failure> {
-        row.decide(order.order_id).or_permanent()
-    }
-    let harness = Harness::new();
-    let app = harness.start(Consumer::new("hall").on(take)).await;
-    let all = (0..30).map(|_| publish(created("a")));
-    app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
-    // Meanwhile another way in changes the same stream.
-    for _ in 0..30 {
-        app.service("shop").execute::<Row>("a", "a".to_owned()).await.unwrap();
-    }
-    harness.passed("shop/hall", 30).await;
-    let entries = harness.memory.stream("shop/row-a", sillage::Version(0), 1000).await.unwrap();
-    let seats: Vec<u32> = entries
-        .iter()
-        .map(|entry| serde_json::from_slice::<Taken>(&entry.payload).unwrap().seat)
-        .collect();
-    assert_eq!(seats, (0..60).collect::<Vec<_>>());
-    app.drain().await;
-}
-
 #[derive(Document, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[document(collection = "counts")]
 struct Count {
     #[document(id)]
     id: String,
     count: u32,
-}
-
-/// Deliveries of different keys that change one document: none of the changes is lost.
-#[tokio::test(start_paused = true)]
-async fn what_a_handler_loaded_is_unchanged_at_its_commit() {
-    async fn count(_: Created, documents: Documents) -> Result<Effects, Failure> {
-        let Load(found) = documents.load::<Count>("all").await?;
-        tokio::task::yield_now().await;
-        let before = found.unwrap_or(Count { id: "all".into(), count: 0 });
-        Ok(put(Count { count: before.count + 1, ..before }))
-    }
-    let harness = Harness::new();
-    let app = harness.start(Consumer::new("count").on(count)).await;
-    let all = (0..200).map(|n| publish(created(&n.to_string())));
-    app.service("shop").commit(all.collect::<Effects>()).await.unwrap();
-    harness.passed("shop/count", 200).await;
-    let count = app.service("shop").load::<Count>("all").await.unwrap().unwrap();
-    assert_eq!(count.count, 200);
-    assert!(harness.dead_letters_until(0).await.is_empty());
-    app.drain().await;
 }
 
 fn counts() -> Projection<Count> {
