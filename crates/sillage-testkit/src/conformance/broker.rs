@@ -79,7 +79,7 @@ pub trait BrokerFixture: Send + Sync {
         Duration::from_secs(60)
     }
 
-    /// Removes what a test that has passed left on the server.
+    /// Removes what a test left on the server, also one that failed.
     fn finish(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -143,8 +143,9 @@ macro_rules! broker_conformance {
         fn $test() {
             $crate::conformance::run(async {
                 let fixture = $fixture;
-                $crate::conformance::broker::$test(&fixture).await;
-                $crate::conformance::BrokerFixture::finish(&fixture).await;
+                let test = $crate::conformance::broker::$test(&fixture);
+                let finish = $crate::conformance::BrokerFixture::finish(&fixture);
+                $crate::conformance::and_finish(test, finish).await;
             });
         }
     )+};

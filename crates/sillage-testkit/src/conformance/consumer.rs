@@ -97,8 +97,9 @@ macro_rules! consumer_conformance {
         fn $test() {
             $crate::conformance::run(async {
                 let fixture = $fixture;
-                $crate::conformance::consumer::$test(&fixture).await;
-                $crate::conformance::ConsumerFixture::finish(&fixture).await;
+                let test = $crate::conformance::consumer::$test(&fixture);
+                let finish = $crate::conformance::ConsumerFixture::finish(&fixture);
+                $crate::conformance::and_finish(test, finish).await;
             });
         }
     )+};

@@ -46,7 +46,13 @@ pub(crate) mod values;
 
 pub use broker::BrokerFixture;
 use sillage_core::{Broker, Database};
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 /// A database to be tested, empty at first.
 pub trait DatabaseFixture: Send + Sync {
@@ -67,7 +73,7 @@ pub trait ConsumerFixture: Send + Sync {
         async { None }
     }
 
-    /// Removes what a test that has passed left on the server.
+    /// Removes what a test left on the server, also one that failed.
     fn finish(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -80,6 +86,23 @@ pub fn run(test: impl Future<Output = ()>) {
     let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
     let limited = async { tokio::time::timeout(LIMIT, Box::pin(test)).await };
     runtime.block_on(limited).expect("the test hangs: it has not ended within two minutes");
+}
+
+/// Runs a test, then what cleans up after it, also where the test panics.
+#[doc(hidden)]
+pub async fn and_finish(test: impl Future<Output = ()>, finish: impl Future<Output = ()>) {
+    let mut test = Box::pin(test);
+    let ended =
+        poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| test.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Err(panic) => Poll::Ready(Err(panic)),
+        });
+    let ended = ended.await;
+    finish.await;
+    if let Err(panic) = ended {
+        resume_unwind(panic);
+    }
 }
 
 /// Expands to one `#[test]` for each promise of [`database`]. The fixture is an expression that

@@ -189,10 +189,11 @@ pub async fn no_old_batch_comes_behind_a_new_assignment<F: BrokerFixture>(fixtur
             case.until_shared(&mut members).await;
         }
         members[0].turn(Duration::from_millis(random.random_range(0..30))).await;
-        // Not all of what has been read is taken.
         case.publish(&orders[100 * round..100 * (round + 1)]).await;
         let before = members[0].got.len();
-        while members[0].got.len() == before {
+        // Not all of what has been read is taken. (The embedded broker's reader keeps what it has
+        // read of a slot that nobody asked back: of that, all is taken first.)
+        while members[0].got.len() == before && !case.can.is_log {
             members[0].ask(50).await;
         }
         let last = members[0].got.last().map(|got| got.partition.clone());
