@@ -23,7 +23,10 @@ use super::{
     slots::Slots,
 };
 use crate::handler::{AnyHandler, Shared};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use intake::Assigned;
 pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
@@ -350,6 +353,14 @@ impl Member {
             if self.advance(false).await.is_err() {
                 break;
             }
+        }
+        // What is being settled is settled before the member leaves.
+        let told: Vec<_> = self.partitions.iter_mut().filter_map(|p| p.told.take()).collect();
+        let left = end.saturating_sub(self.means.clock.elapsed());
+        tokio::select! {
+            biased;
+            _ = join_all(told) => {}
+            () = self.means.clock.sleep(left) => {}
         }
     }
 }
