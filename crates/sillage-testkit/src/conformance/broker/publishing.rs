@@ -69,6 +69,7 @@ fn odd_messages<F: BrokerFixture>(case: &Case<'_, F>) -> Vec<Message> {
         },
         Message { headers: vec![header("h", b"v"); 64], ..message(8) },
         Message { payload: b"not json".as_slice().into(), ..message(9) },
+        Message { key: Some(Key::from("")), ..message(10) },
     ]
 }
 
