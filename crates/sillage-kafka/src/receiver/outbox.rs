@@ -29,9 +29,15 @@ pub(crate) struct Outbox {
     waker: Arc<Waker>,
 }
 
+/// What waits, and about how much memory it holds.
+struct Item {
+    what: Result<Inbound>,
+    bytes: usize,
+}
+
 #[derive(Default)]
 struct State {
-    items: VecDeque<Result<Inbound>>,
+    items: VecDeque<Item>,
     deliveries: usize,
     bytes: usize,
     /// The poller waits for room.
@@ -82,12 +88,14 @@ impl Outbox {
     /// Hands over.
     pub(super) fn push(&self, items: impl IntoIterator<Item = Inbound>) {
         let mut state = lock(&self.state);
-        for item in items {
-            if let Inbound::Batch(_, deliveries) = &item {
+        for what in items {
+            let mut size = 0;
+            if let Inbound::Batch(_, deliveries) = &what {
+                size = bytes(deliveries);
                 state.deliveries += deliveries.len();
-                state.bytes += bytes(deliveries);
+                state.bytes += size;
             }
-            state.items.push_back(Ok(item));
+            state.items.push_back(Item { what: Ok(what), bytes: size });
         }
         state.is_full |= state.deliveries >= HIGH || state.bytes >= HIGH_BYTES;
         drop(state);
@@ -102,11 +110,11 @@ impl Outbox {
     /// An error to be told; one at a time, as they repeat themselves.
     pub(super) fn fail(&self, error: Error) {
         let mut state = lock(&self.state);
-        if state.items.iter().any(Result::is_err) {
+        if state.items.iter().any(|item| item.what.is_err()) {
             tracing::debug!(target: "sillage_kafka", %error, "another error waits to be told");
             return;
         }
-        state.items.push_back(Err(error));
+        state.items.push_back(Item { what: Err(error), bytes: 0 });
         drop(state);
         self.ready.notify_one();
     }
@@ -118,10 +126,10 @@ impl Outbox {
             state.stopped.remove(partition);
         }
         let (mut deliveries, mut size) = (0, 0);
-        state.items.retain(|item| match item {
+        state.items.retain(|item| match &item.what {
             Ok(Inbound::Batch(partition, batch)) if partitions.contains(partition) => {
                 deliveries += batch.len();
-                size += bytes(batch);
+                size += item.bytes;
                 false
             }
             _ => true,
@@ -181,12 +189,12 @@ impl State {
     }
 
     fn pop(&mut self) -> Option<Result<Inbound>> {
-        let item = self.items.pop_front()?;
-        if let Ok(Inbound::Batch(_, deliveries)) = &item {
+        let Item { what, bytes } = self.items.pop_front()?;
+        if let Ok(Inbound::Batch(_, deliveries)) = &what {
             self.deliveries -= deliveries.len();
-            self.bytes -= bytes(deliveries);
+            self.bytes -= bytes;
         }
-        Some(item)
+        Some(what)
     }
 }
 

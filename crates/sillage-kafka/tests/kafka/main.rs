@@ -8,4 +8,6 @@ mod consume;
 mod foreign;
 mod group;
 mod publish;
+#[cfg(feature = "ssl")]
+mod secure;
 mod support;
