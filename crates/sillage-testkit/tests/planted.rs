@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // Helpers of tests may panic as tests do.
 
-use sillage::LogBroker;
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Delivery, Epoch, Error, Inbound, Message, Offset, Partition,
     Progress, PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription,
     Text, TopicSpec, TopicStatus, TopologyDiff,
 };
 use sillage_testkit::{
-    Memory, SystemClock,
-    conformance::{BrokerFixture, broker, broker::store_watermarks, run},
+    MemoryBroker,
+    conformance::{BrokerFixture, broker, run},
 };
 use std::{
     collections::BTreeMap,
@@ -46,7 +45,7 @@ enum Bug {
 
 struct Fixture {
     bug: Bug,
-    memory: Memory,
+    broker: MemoryBroker,
     seen: Seen,
 }
 
@@ -55,39 +54,23 @@ type Seen = Arc<Mutex<Option<(usize, Delivery)>>>;
 
 impl Fixture {
     fn new(bug: Bug) -> Self {
-        Fixture { bug, memory: Memory::new(Arc::new(SystemClock)), seen: Seen::default() }
+        Fixture { bug, broker: MemoryBroker::new(4, true), seen: Seen::default() }
     }
 }
 
 impl BrokerFixture for Fixture {
     async fn open(&self) -> Arc<dyn Broker> {
-        let broker = LogBroker::new(Arc::new(self.memory.clone()), Arc::new(SystemClock));
-        Arc::new(Broken { bug: self.bug, broker, seen: self.seen.clone() })
-    }
-
-    async fn settled(&self, consumer: &str, settled: &[Settled]) {
-        let mut settled = settled.to_vec();
-        match self.bug {
-            Bug::SettlesNothing => return,
-            Bug::SettlesPastUnfinished => {
-                for settled in &mut settled {
-                    settled.watermark =
-                        settled.watermark.max(settled.finished.iter().max().copied());
-                }
-            }
-            _ => {}
-        }
-        store_watermarks(&self.memory, consumer, &settled).await;
+        Arc::new(Broken { bug: self.bug, broker: self.broker.clone(), seen: self.seen.clone() })
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(10)
+        Duration::from_secs(5)
     }
 }
 
 struct Broken {
     bug: Bug,
-    broker: LogBroker,
+    broker: MemoryBroker,
     seen: Seen,
 }
 
@@ -186,8 +169,10 @@ impl BrokenReceiver {
         match self.bug {
             Bug::Reorders => {
                 for at in 1..deliveries.len() {
-                    if deliveries[at - 1].message.key == deliveries[at].message.key {
-                        deliveries.swap(at - 1, at);
+                    let key = deliveries[at].message.key.clone();
+                    let before = deliveries[..at].iter().position(|d| d.message.key == key);
+                    if let Some(before) = before {
+                        return deliveries.swap(before, at);
                     }
                 }
             }
@@ -226,7 +211,18 @@ struct BrokenSettler {
 
 impl Settler for BrokenSettler {
     fn settle<'a>(&'a self, settled: &'a [Settled]) -> BoxFuture<'a, Result<()>> {
-        self.settler.settle(settled)
+        let mut settled = settled.to_vec();
+        match self.bug {
+            Bug::SettlesNothing => settled.clear(),
+            Bug::SettlesPastUnfinished => {
+                for settled in &mut settled {
+                    let newest = settled.finished.iter().max().copied();
+                    settled.watermark = settled.watermark.max(newest);
+                }
+            }
+            _ => {}
+        }
+        Box::pin(async move { self.settler.settle(&settled).await })
     }
     fn open<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
         self.settler.open(partitions)

@@ -136,10 +136,19 @@ pub async fn a_member_that_is_gone_without_a_word_loses_nothing<F: BrokerFixture
     members[0].close().await;
 }
 
+/// Of the embedded broker's slots nothing is given up that nobody asked back: its reader may bring
+/// what it had read of them behind a new assignment.
+fn gives_up<F>(case: &Case<'_, F>) -> bool {
+    !case.can.is_log
+}
+
 /// A partition that nobody asked back is released: it is assigned anew, and goes on behind the
 /// last settled delivery without a gap.
 pub async fn what_is_given_up_comes_again_from_the_settled_place<F: BrokerFixture>(fixture: &F) {
     let case = Case::new(fixture, "given-up").await;
+    if !gives_up(&case) {
+        return;
+    }
     let orders = case.orders(0..400);
     case.publish(&orders[..300]).await;
     let mut members = [case.join_idle().await];
@@ -179,6 +188,9 @@ pub async fn what_is_given_up_comes_again_from_the_settled_place<F: BrokerFixtur
 /// deliveries go on exactly at the settled place.
 pub async fn no_old_batch_comes_behind_a_new_assignment<F: BrokerFixture>(fixture: &F) {
     let case = Case::new(fixture, "old-batch").await;
+    if !gives_up(&case) {
+        return;
+    }
     let mut random = StdRng::seed_from_u64(3);
     let orders = case.orders(0..2400);
     let mut members = [case.join_idle().await];
@@ -191,9 +203,8 @@ pub async fn no_old_batch_comes_behind_a_new_assignment<F: BrokerFixture>(fixtur
         members[0].turn(Duration::from_millis(random.random_range(0..30))).await;
         case.publish(&orders[100 * round..100 * (round + 1)]).await;
         let before = members[0].got.len();
-        // Not all of what has been read is taken. (The embedded broker's reader keeps what it has
-        // read of a slot that nobody asked back: of that, all is taken first.)
-        while members[0].got.len() == before && !case.can.is_log {
+        // Not all of what has been read is taken.
+        while members[0].got.len() == before {
             members[0].ask(50).await;
         }
         let last = members[0].got.last().map(|got| got.partition.clone());
@@ -205,7 +216,14 @@ pub async fn no_old_batch_comes_behind_a_new_assignment<F: BrokerFixture>(fixtur
         let places = settled.entry(partition.clone()).or_insert_with(|| vec![0]);
         let place = places[places.len() - 1] + count;
         places.push(place);
-        members[0].give_up(&[partition]).await;
+        let settler = members[0].settler.clone();
+        let is_fenced = settler.fence(&partition).is_some();
+        members[0].give_up(std::slice::from_ref(&partition)).await;
+        if is_fenced && round % 6 == 5 {
+            // Nobody receives before it is this member's again: what was on its way waits.
+            let owned = || async { settler.fence(&partition).is_some() };
+            case.eventually("the partition was owned again", owned).await;
+        }
     }
     case.until_got(&mut members, &orders).await;
     case.until_shared(&mut members).await;
