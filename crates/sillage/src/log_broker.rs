@@ -12,19 +12,22 @@ mod receiver;
 
 use crate::{
     names,
-    runtime::shares::{Policy, Shares},
+    runtime::{
+        committer::Committer,
+        shares::{Policy, Shares},
+    },
 };
 use receiver::LogReceiver;
 pub(crate) use receiver::slot_for;
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Condition, Database, Epoch, Error,
-    Filter, Limits, Message, Offset, Partition, PartitionStatus, Position, Progress, PublishError,
-    Receipt, Recorded, Result, Settled, Settler, Sort, Start, Subscribed, Subscription, Text,
-    Timestamp, TopicSpec, TopicStatus, TopologyDiff, Write,
+    BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Committed, Condition, Database,
+    Epoch, Error, Filter, Limits, Message, Offset, Partition, PartitionStatus, Position, Progress,
+    PublishError, Receipt, Recorded, Result, Settled, Settler, Sort, Start, Subscribed,
+    Subscription, Text, Timestamp, TopicSpec, TopicStatus, TopologyDiff, Write,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// What it is called.
@@ -42,12 +45,14 @@ pub(crate) fn partition(slot: u32) -> Partition {
 pub struct LogBroker {
     database: Arc<dyn Database>,
     clock: Arc<dyn Clock>,
+    /// Begun by the first that publishes: not every broker is made where tasks can run.
+    committer: Arc<OnceLock<Committer>>,
 }
 
 impl LogBroker {
     /// A broker on this database's log.
     pub fn new(database: Arc<dyn Database>, clock: Arc<dyn Clock>) -> Self {
-        LogBroker { database, clock }
+        LogBroker { database, clock, committer: Arc::default() }
     }
 }
 
@@ -74,21 +79,19 @@ impl Broker for LogBroker {
         &self,
         batch: Vec<Arc<Message>>,
     ) -> BoxFuture<'static, Vec<Result<Receipt, PublishError>>> {
-        let database = self.database.clone();
+        let committer = self.committer.get_or_init(|| Committer::start(self.database.clone()));
         let append = |message| Commit {
             conditions: vec![],
             writes: vec![Write::Append { stream: None, message }],
         };
-        let commits = batch.into_iter().map(append).collect();
+        let begun: Vec<_> =
+            batch.into_iter().map(|message| committer.begin(append(message))).collect();
         Box::pin(async move {
-            let nowhere = || Receipt { partition: None, offset: None };
-            let receipt = |answer| match answer {
-                Ok(_) | Err(CommitError::AlreadyHandled) => Ok(nowhere()),
-                Err(CommitError::Rejected(error)) => Err(PublishError::Refused(error)),
-                Err(CommitError::Failed(error)) => Err(PublishError::Unknown(error)),
-                Err(error) => Err(PublishError::Unknown(Error::unavailable(error.to_string()))),
-            };
-            database.commit(commits).await.into_iter().map(receipt).collect()
+            let mut receipts = Vec::with_capacity(begun.len());
+            for answer in begun {
+                receipts.push(receipt(answer.await));
+            }
+            receipts
         })
     }
 
@@ -142,6 +145,15 @@ impl Broker for LogBroker {
             };
             Ok((0..SLOTS).zip(settled.into_iter().zip(lag)).map(progress).collect())
         })
+    }
+}
+
+fn receipt(answer: Result<Committed, CommitError>) -> Result<Receipt, PublishError> {
+    match answer {
+        Ok(_) | Err(CommitError::AlreadyHandled) => Ok(Receipt { partition: None, offset: None }),
+        Err(CommitError::Rejected(error)) => Err(PublishError::Refused(error)),
+        Err(CommitError::Failed(error)) => Err(PublishError::Unknown(error)),
+        Err(error) => Err(PublishError::Unknown(Error::unavailable(error.to_string()))),
     }
 }
 

@@ -113,6 +113,8 @@ impl LogReceiver {
         match change {
             Change::Assigned(slot) => {
                 let place = if self.broadcast { self.start } else { self.stored(slot).await? };
+                // What was read under an earlier assignment must not come behind this one.
+                self.forget(slot);
                 self.places.insert(slot, place);
                 Ok(Inbound::Assigned(vec![partition(slot)]))
             }

@@ -136,19 +136,10 @@ pub async fn a_member_that_is_gone_without_a_word_loses_nothing<F: BrokerFixture
     members[0].close().await;
 }
 
-/// Of the embedded broker's slots nothing is given up that nobody asked back: its reader may bring
-/// what it had read of them behind a new assignment.
-fn gives_up<F>(case: &Case<'_, F>) -> bool {
-    !case.can.is_log
-}
-
 /// A partition that nobody asked back is released: it is assigned anew, and goes on behind the
 /// last settled delivery without a gap.
 pub async fn what_is_given_up_comes_again_from_the_settled_place<F: BrokerFixture>(fixture: &F) {
     let case = Case::new(fixture, "given-up").await;
-    if !gives_up(&case) {
-        return;
-    }
     let orders = case.orders(0..400);
     case.publish(&orders[..300]).await;
     let mut members = [case.join_idle().await];
@@ -188,9 +179,6 @@ pub async fn what_is_given_up_comes_again_from_the_settled_place<F: BrokerFixtur
 /// deliveries go on exactly at the settled place.
 pub async fn no_old_batch_comes_behind_a_new_assignment<F: BrokerFixture>(fixture: &F) {
     let case = Case::new(fixture, "old-batch").await;
-    if !gives_up(&case) {
-        return;
-    }
     let mut random = StdRng::seed_from_u64(3);
     let orders = case.orders(0..2400);
     let mut members = [case.join_idle().await];
