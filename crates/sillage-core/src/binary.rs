@@ -7,14 +7,14 @@
 
 use crate::{
     Header, Key, Message, MessageId, Text, Timestamp,
-    wire::{JSON, is_structured, structured},
+    wire::{EXTENSION, JSON, is_structured, structured},
 };
 use bytes::Bytes;
 use std::{borrow::Cow, collections::HashMap};
 
 /// How brokers mark the attributes of an event among other headers. The first is what extension
 /// attributes keep in [`Message::headers`].
-const PREFIXES: [&str; 4] = ["ce_", "cloudEvents:", "cloudEvents_", "ce-"];
+const PREFIXES: [&str; 4] = [EXTENSION, "cloudEvents:", "cloudEvents_", "ce-"];
 
 /// The attributes and headers of a message as a broker carries them; attributes with this prefix
 /// (`ce_` on Kafka, `cloudEvents:` on AMQP). The payload is the body.
@@ -48,7 +48,7 @@ pub fn to_headers(message: &Message, prefix: &str) -> Vec<(Cow<'static, str>, By
         headers.push((Cow::Borrowed("traceparent"), bytes(parent)));
     }
     for Header { name, value } in &message.headers {
-        let name = match name.strip_prefix(PREFIXES[0]) {
+        let name = match name.strip_prefix(EXTENSION) {
             Some(extension) => [prefix, extension].concat(),
             None => name.to_string(),
         };
@@ -168,7 +168,7 @@ impl HeaderReader {
             "traceparent" if said.traceparent.is_none() => said.traceparent = text(value),
             "specversion" | "subject" | "traceparent" => {}
             other => {
-                let name = [PREFIXES[0], other].concat().into();
+                let name = [EXTENSION, other].concat().into();
                 said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
             }
         }

@@ -6,9 +6,12 @@
 use crate::{Error, Header, Key, Message, MessageId, Result, Text, Timestamp};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 #[derive(Serialize, Deserialize)]
 struct Structured<'a> {
@@ -17,7 +20,7 @@ struct Structured<'a> {
     id: Text,
     source: Text,
     r#type: Text,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "number")]
     schemaversion: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     topic: Option<Text>,
@@ -35,6 +38,8 @@ struct Structured<'a> {
     operationid: Option<Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    datacontenttype: Option<Text>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<(Text, String)>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +51,74 @@ struct Structured<'a> {
 fn one() -> u32 {
     1
 }
+
+/// A whole number, or one as text: by the specification attributes may be either.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(u32),
+        Text(String),
+    }
+    match Number::deserialize(from)? {
+        Number::Whole(number) => Ok(number),
+        Number::Text(text) => text.parse().map_err(D::Error::custom),
+    }
+}
+
+/// The attributes of an event that have no field in a message, as headers.
+struct Others(Vec<Header>);
+
+impl<'de> Deserialize<'de> for Others {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Others(vec![]))
+    }
+}
+
+impl<'de> Visitor<'de> for Others {
+    type Value = Others;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event in structured form")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Others, A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            let value = map.next_value::<&'de RawValue>()?.get();
+            if FIELDS.contains(&&*name) || value == "null" {
+                continue;
+            }
+            let text = serde_json::from_str::<String>(value);
+            let value = text.map_or_else(|_| Bytes::copy_from_slice(value.as_bytes()), Bytes::from);
+            self.0.push(Header { name: [EXTENSION, &name].concat().into(), value });
+        }
+        Ok(self)
+    }
+}
+
+/// What [`Structured`] reads.
+const FIELDS: [&str; 17] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "schemaversion",
+    "topic",
+    "partitionkey",
+    "partitionkeybase64",
+    "time",
+    "correlationid",
+    "causationid",
+    "operationid",
+    "traceparent",
+    "datacontenttype",
+    "headers",
+    "data",
+    "data_base64",
+];
+
+/// How the names of extension attributes begin in [`Message::headers`].
+pub(crate) const EXTENSION: &str = "ce_";
 
 /// A message as one line of JSON. Headers are an array of (name, base64 of the value).
 pub fn to_json(message: &Message) -> Result<String> {
@@ -74,6 +147,7 @@ pub fn to_json(message: &Message) -> Result<String> {
         causationid: message.causation_id.as_ref().map(MessageId::text),
         operationid: message.operation_id.clone(),
         traceparent: message.traceparent.clone(),
+        datacontenttype: None,
         headers: headers.map(|h| (h.name.clone(), BASE64.encode(&h.value))).collect(),
         data,
         data_base64: data.is_none().then(|| BASE64.encode(&message.payload)),
@@ -98,8 +172,9 @@ pub fn from_json(json: &[u8]) -> Result<Message> {
 
 /// Reads an event in structured form; one without a `time` gets `or_time`.
 pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Message> {
-    let structured: Structured<'_> = serde_json::from_slice(json)
-        .map_err(|error| Error::invalid("no structured CloudEvent").because(error))?;
+    let unreadable = |error| Error::invalid("no structured CloudEvent").because(error);
+    let structured: Structured<'_> = serde_json::from_slice(json).map_err(unreadable)?;
+    let Others(mut others) = serde_json::from_slice(json).map_err(unreadable)?;
     let id = MessageId::new(structured.id);
     let time = structured.time.or(or_time);
     let time = time.ok_or_else(|| Error::invalid("a structured CloudEvent without `time`"))?;
@@ -113,8 +188,14 @@ pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Mess
         (None, Some(coded)) => decode("data_base64", &coded)?,
         (None, None) => Bytes::new(),
     };
-    let headers = structured.headers.into_iter();
-    let headers = headers.map(|(name, coded)| Ok(Header { value: decode(&name, &coded)?, name }));
+    let own = structured.headers.into_iter();
+    let own = own.map(|(name, coded)| Ok(Header { value: decode(&name, &coded)?, name }));
+    let mut headers = own.collect::<Result<Vec<_>>>()?;
+    if let Some(media_type) = structured.datacontenttype.filter(|kind| kind.as_bytes() != JSON) {
+        let value = Bytes::copy_from_slice(media_type.as_bytes());
+        headers.push(Header { name: "content-type".into(), value });
+    }
+    headers.append(&mut others);
     Ok(Message {
         correlation_id: structured.correlationid.unwrap_or_else(|| id.text()),
         id,
@@ -127,7 +208,7 @@ pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Mess
         causation_id: structured.causationid.map(MessageId::new),
         operation_id: structured.operationid,
         traceparent: structured.traceparent,
-        headers: headers.collect::<Result<_>>()?,
+        headers,
         payload,
     })
 }
@@ -192,6 +273,31 @@ mod tests {
         let message = from_json(json).unwrap();
         assert_eq!((&*message.correlation_id, &message.payload[..]), ("1", &br#"{"n":1}"#[..]));
         assert!(from_json(b"{}").unwrap_err().to_string().contains("CloudEvent"));
+    }
+
+    #[test]
+    fn what_a_foreign_event_says_beside_is_kept() {
+        let json = br#"{"specversion":"1.0","id":"1","source":"/x","type":"t","time":"2026-01-01T00:00:00Z",
+            "schemaversion":"3","datacontenttype":"text/plain","tenant":"a\"b","retries":2,"urgent":true,
+            "empty":null,"data_base64":"aGk="}"#;
+        let message = from_json(json).unwrap();
+        assert_eq!((message.version, &message.payload[..]), (3, &b"hi"[..]));
+        let headers = message.headers.iter().map(|header| (&*header.name, &header.value[..]));
+        let expected: [(&str, &[u8]); 4] = [
+            ("content-type", b"text/plain"),
+            ("ce_tenant", b"a\"b"),
+            ("ce_retries", b"2"),
+            ("ce_urgent", b"true"),
+        ];
+        assert_eq!(headers.collect::<Vec<_>>(), expected);
+        assert_eq!(from_json(to_json(&message).unwrap().as_bytes()).unwrap(), message);
+    }
+
+    #[test]
+    fn every_field_is_read_as_one() {
+        let Others(others) =
+            serde_json::from_str(&to_json(&message(b"1", Some(Key::of("k")))).unwrap()).unwrap();
+        assert_eq!(others, []);
     }
 
     #[test]
