@@ -1,6 +1,8 @@
 //! Measurements, each with its raw ceiling in the same run: see `bench/README.md`.
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::disallowed_methods)]
 
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod brokers;
 mod commit;
 mod counting;
 mod dispatch;
@@ -38,6 +40,9 @@ enum What {
         #[arg(long, default_value_t = 5)]
         rounds: u32,
     },
+    /// Publishing and consuming beside raw rdkafka or raw lapin.
+    #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+    Brokers(brokers::Brokers),
     /// A hundred `execute` calls at once on one stream.
     Execute,
 }
@@ -47,6 +52,8 @@ async fn main() {
     match Arguments::parse().what {
         What::Dispatch { messages } => dispatch::run(messages).await,
         What::Commit { commits, writers, rounds } => commit::run(commits, writers, rounds).await,
+        #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+        What::Brokers(what) => brokers::run(what).await,
         What::Execute => execute::run().await,
     }
 }

@@ -7,58 +7,115 @@
 
 use crate::{
     Header, Key, Message, MessageId, Text, Timestamp,
-    wire::{EXTENSION, JSON, is_structured, structured},
+    wire::{EXTENSION, JSON, SUBJECT, is_structured, structured},
 };
 use bytes::Bytes;
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 /// How brokers mark the attributes of an event among other headers. The first is what extension
 /// attributes keep in [`Message::headers`].
 const PREFIXES: [&str; 4] = [EXTENSION, "cloudEvents:", "cloudEvents_", "ce-"];
 
-/// The attributes and headers of a message as a broker carries them; attributes with this prefix
-/// (`ce_` on Kafka, `cloudEvents:` on AMQP). The payload is the body.
-pub fn to_headers(message: &Message, prefix: &str) -> Vec<(Cow<'static, str>, Bytes)> {
-    let mut headers = Vec::with_capacity(12 + message.headers.len());
-    let mut attribute = |name: &str, value: Bytes| {
-        headers.push((Cow::Owned([prefix, name].concat()), value));
-    };
-    attribute("specversion", Bytes::from_static(b"1.0"));
-    attribute("id", bytes(message.id.as_str()));
-    attribute("source", bytes(&message.source));
-    attribute("type", bytes(&message.name));
-    attribute("time", message.time.to_string().into());
-    attribute("schemaversion", message.version.to_string().into());
-    attribute("correlationid", bytes(&message.correlation_id));
-    if let Some(cause) = &message.causation_id {
-        attribute("causationid", bytes(cause.as_str()));
-    }
-    if let Some(operation) = &message.operation_id {
-        attribute("operationid", bytes(operation));
-    }
-    let key = message.key.as_ref().map(Key::as_bytes);
-    if let Some(key) = key.filter(|key| std::str::from_utf8(key).is_ok()) {
-        attribute("subject", Bytes::copy_from_slice(key));
-        attribute("partitionkey", Bytes::copy_from_slice(key));
-    }
-    if message.header("content-type").is_none() {
-        headers.push((Cow::Borrowed("content-type"), Bytes::from_static(JSON)));
-    }
-    if let Some(parent) = &message.traceparent {
-        headers.push((Cow::Borrowed("traceparent"), bytes(parent)));
-    }
-    for Header { name, value } in &message.headers {
-        let name = match name.strip_prefix(EXTENSION) {
-            Some(extension) => [prefix, extension].concat(),
-            None => name.to_string(),
-        };
-        headers.push((Cow::Owned(name), value.clone()));
-    }
-    headers
+/// How the attributes of an event are called at a broker.
+#[derive(Debug)]
+pub struct Binding {
+    prefix: &'static str,
+    specversion: &'static str,
+    id: &'static str,
+    source: &'static str,
+    name: &'static str,
+    time: &'static str,
+    schemaversion: &'static str,
+    correlationid: &'static str,
+    causationid: &'static str,
+    operationid: &'static str,
+    subject: &'static str,
+    partitionkey: &'static str,
 }
 
-fn bytes(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
+macro_rules! binding {
+    ($prefix:literal) => {
+        Binding {
+            prefix: $prefix,
+            specversion: concat!($prefix, "specversion"),
+            id: concat!($prefix, "id"),
+            source: concat!($prefix, "source"),
+            name: concat!($prefix, "type"),
+            time: concat!($prefix, "time"),
+            schemaversion: concat!($prefix, "schemaversion"),
+            correlationid: concat!($prefix, "correlationid"),
+            causationid: concat!($prefix, "causationid"),
+            operationid: concat!($prefix, "operationid"),
+            subject: concat!($prefix, "subject"),
+            partitionkey: concat!($prefix, "partitionkey"),
+        }
+    };
+}
+
+impl Binding {
+    /// Of Kafka: `ce_id`.
+    pub const KAFKA: Binding = binding!("ce_");
+    /// Of AMQP: `cloudEvents:id`.
+    pub const AMQP: Binding = binding!("cloudEvents:");
+
+    /// Shows the attributes and headers of a message as a broker carries them, each name and its
+    /// value. The payload is the body. Allocates for nothing but foreign extension attributes.
+    pub fn write(&self, message: &Message, mut header: impl FnMut(&str, &[u8])) {
+        header(self.specversion, b"1.0");
+        header(self.id, message.id.as_str().as_bytes());
+        header(self.source, message.source.as_bytes());
+        header(self.name, message.name.as_bytes());
+        header(self.time, message.time.to_text().as_bytes());
+        header(self.schemaversion, Decimal::of(message.version).as_bytes());
+        header(self.correlationid, message.correlation_id.as_bytes());
+        if let Some(cause) = &message.causation_id {
+            header(self.causationid, cause.as_str().as_bytes());
+        }
+        if let Some(operation) = &message.operation_id {
+            header(self.operationid, operation.as_bytes());
+        }
+        let key = message.key.as_ref().map(Key::as_bytes);
+        if let Some(key) = key.filter(|key| std::str::from_utf8(key).is_ok()) {
+            if message.header(SUBJECT).is_none() {
+                header(self.subject, key);
+            }
+            header(self.partitionkey, key);
+        }
+        if message.header("content-type").is_none() {
+            header("content-type", JSON);
+        }
+        if let Some(parent) = &message.traceparent {
+            header("traceparent", parent.as_bytes());
+        }
+        for Header { name, value } in &message.headers {
+            match name.strip_prefix(EXTENSION).filter(|_| self.prefix != EXTENSION) {
+                Some(extension) => header(&[self.prefix, extension].concat(), value),
+                None => header(name, value),
+            }
+        }
+    }
+}
+
+/// A number as text, in place.
+struct Decimal {
+    digits: [u8; 10],
+    from: usize,
+}
+
+impl Decimal {
+    fn of(mut number: u32) -> Decimal {
+        let mut decimal = Decimal { digits: [b'0'; 10], from: 10 };
+        while number > 0 || decimal.from == 10 {
+            decimal.from -= 1;
+            decimal.digits[decimal.from] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+        decimal
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.from..]
+    }
 }
 
 /// What a broker tells of a message beside its headers.
@@ -78,7 +135,7 @@ pub struct Found {
 /// allocated for each message.
 #[derive(Debug, Default)]
 pub struct HeaderReader {
-    known: HashMap<Box<[u8]>, Text>,
+    known: HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
 }
 
 /// Texts kept at most.
@@ -86,17 +143,18 @@ const KNOWN: usize = 1024;
 
 /// What headers said, as far as they were read.
 #[derive(Default)]
-struct Said {
+struct Said<'a> {
     id: Option<Text>,
     source: Option<Text>,
     name: Option<Text>,
     plain_name: Option<Text>,
     version: Option<u32>,
     time: Option<Timestamp>,
-    correlation_id: Option<Text>,
+    correlation_id: Option<&'a [u8]>,
     causation_id: Option<Text>,
     operation_id: Option<Text>,
-    partition_key: Option<Bytes>,
+    subject: Option<&'a [u8]>,
+    partition_key: Option<&'a [u8]>,
     traceparent: Option<Text>,
     structured: bool,
     headers: Vec<Header>,
@@ -120,14 +178,22 @@ impl HeaderReader {
             return message;
         }
         let id = said.id.map_or_else(id, MessageId::new);
+        let key = found.key.or_else(|| said.partition_key.map(Bytes::copy_from_slice));
+        if let Some(subject) = said.subject.filter(|subject| key.as_deref() != Some(subject)) {
+            let value = Bytes::copy_from_slice(subject);
+            said.headers.push(Header { name: SUBJECT.into(), value });
+        }
+        // Most messages begin what they belong to.
+        let own = |said: &&[u8]| *said != id.as_str().as_bytes();
+        let correlation_id = said.correlation_id.filter(own).and_then(text);
         Message {
             source: said.source.unwrap_or_else(|| found.topic.clone()),
             name: said.name.or(said.plain_name).unwrap_or_else(|| "".into()),
             version: said.version.unwrap_or(1),
-            key: found.key.or(said.partition_key).map(Key::from_bytes),
+            key: key.map(Key::from_bytes),
             topic: Some(found.topic),
             time: said.time.unwrap_or(found.time),
-            correlation_id: said.correlation_id.unwrap_or_else(|| id.text()),
+            correlation_id: correlation_id.unwrap_or_else(|| id.text()),
             causation_id: said.causation_id.map(MessageId::new),
             operation_id: said.operation_id,
             traceparent: said.traceparent,
@@ -137,7 +203,7 @@ impl HeaderReader {
         }
     }
 
-    fn header(&mut self, said: &mut Said, name: &str, value: &[u8]) {
+    fn header<'a>(&mut self, said: &mut Said<'a>, name: &str, value: &'a [u8]) {
         let attribute = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
         if let Some(attribute) = attribute {
             return self.attribute(said, attribute, value);
@@ -147,26 +213,27 @@ impl HeaderReader {
             "content-type" => said.structured = is_structured(value),
             "traceparent" => return said.traceparent = text(value),
             "event-type" => said.plain_name = self.known(value),
-            "correlation-id" if said.correlation_id.is_none() => said.correlation_id = text(value),
+            "correlation-id" if said.correlation_id.is_none() => said.correlation_id = Some(value),
             "timestamp" if said.time.is_none() => said.time = moment(value),
             _ => {}
         }
         said.headers.push(Header { name: name.into(), value: Bytes::copy_from_slice(value) });
     }
 
-    fn attribute(&mut self, said: &mut Said, attribute: &str, value: &[u8]) {
+    fn attribute<'a>(&mut self, said: &mut Said<'a>, attribute: &str, value: &'a [u8]) {
         match attribute {
             "id" => said.id = text(value),
             "source" => said.source = self.known(value),
             "type" => said.name = self.known(value),
             "time" => said.time = moment(value).or(said.time),
             "schemaversion" => said.version = number(value),
-            "correlationid" => said.correlation_id = text(value),
+            "correlationid" => said.correlation_id = Some(value),
             "causationid" => said.causation_id = text(value),
             "operationid" => said.operation_id = text(value),
-            "partitionkey" => said.partition_key = Some(Bytes::copy_from_slice(value)),
+            "subject" => said.subject = Some(value),
+            "partitionkey" => said.partition_key = Some(value),
             "traceparent" if said.traceparent.is_none() => said.traceparent = text(value),
-            "specversion" | "subject" | "traceparent" => {}
+            "specversion" | "traceparent" => {}
             other => {
                 let name = [EXTENSION, other].concat().into();
                 said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
@@ -188,10 +255,10 @@ impl HeaderReader {
 }
 
 /// The event in the body, with what only the broker knows.
-fn structured_in(said: &Said, found: &Found) -> Option<Message> {
-    let mut message = structured(found.payload.as_ref()?, Some(found.time)).ok()?;
+fn structured_in(said: &Said<'_>, found: &Found) -> Option<Message> {
+    let key = found.key.clone().map(Key::from_bytes);
+    let mut message = structured(found.payload.as_ref()?, Some(found.time), key).ok()?;
     message.topic = Some(found.topic.clone());
-    message.key = found.key.clone().map(Key::from_bytes).or(message.key);
     if message.traceparent.is_none() {
         message.traceparent.clone_from(&said.traceparent);
     }

@@ -19,7 +19,7 @@ mod message;
 mod murmur;
 mod wire;
 
-pub use binary::{Found, HeaderReader, to_headers};
+pub use binary::{Binding, Found, HeaderReader};
 pub use broker::{
     Broker, Capabilities, Delivery, Inbound, Offset, Partition, PartitionStatus, Progress,
     PublishError, Receipt, Receiver, Settled, Settler, Start, Subscribed, Subscription, TopicSpec,

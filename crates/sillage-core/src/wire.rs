@@ -117,6 +117,8 @@ const FIELDS: [&str; 17] = [
     "data_base64",
 ];
 
+/// What a foreign event is about, where that is not its key.
+pub(crate) const SUBJECT: &str = "ce_subject";
 /// How the names of extension attributes begin in [`Message::headers`].
 pub(crate) const EXTENSION: &str = "ce_";
 
@@ -167,21 +169,27 @@ pub(crate) fn is_structured(media_type: &[u8]) -> bool {
 
 /// Reads what [`to_json`] wrote, or any `CloudEvents` event in structured form that has a `time`.
 pub fn from_json(json: &[u8]) -> Result<Message> {
-    structured(json, None)
+    structured(json, None, None)
 }
 
-/// Reads an event in structured form; one without a `time` gets `or_time`.
-pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Message> {
+/// Reads an event in structured form; one without a `time` gets `or_time`. The key of its record
+/// counts more than what it says.
+pub(crate) fn structured(
+    json: &[u8],
+    or_time: Option<Timestamp>,
+    key: Option<Key>,
+) -> Result<Message> {
     let unreadable = |error| Error::invalid("no structured CloudEvent").because(error);
     let structured: Structured<'_> = serde_json::from_slice(json).map_err(unreadable)?;
-    let Others(mut others) = serde_json::from_slice(json).map_err(unreadable)?;
+    let Others(others) = serde_json::from_slice(json).map_err(unreadable)?;
     let id = MessageId::new(structured.id);
     let time = structured.time.or(or_time);
     let time = time.ok_or_else(|| Error::invalid("a structured CloudEvent without `time`"))?;
-    let key = match (structured.partitionkey, structured.partitionkeybase64) {
-        (Some(text), _) => Some(Key::from(&*text)),
-        (None, Some(coded)) => Some(Key::from_bytes(decode("partitionkeybase64", &coded)?)),
-        (None, None) => None,
+    let key = match (key, structured.partitionkey, structured.partitionkeybase64) {
+        (Some(key), _, _) => Some(key),
+        (None, Some(text), _) => Some(Key::from(&*text)),
+        (None, None, Some(coded)) => Some(Key::from_bytes(decode("partitionkeybase64", &coded)?)),
+        (None, None, None) => None,
     };
     let payload = match (structured.data, structured.data_base64) {
         (Some(data), _) => Bytes::copy_from_slice(data.get().as_bytes()),
@@ -195,7 +203,12 @@ pub(crate) fn structured(json: &[u8], or_time: Option<Timestamp>) -> Result<Mess
         let value = Bytes::copy_from_slice(media_type.as_bytes());
         headers.push(Header { name: "content-type".into(), value });
     }
-    headers.append(&mut others);
+    // An event's subject mostly is its key.
+    let is_key = |header: &Header| {
+        let key = key.as_ref().map(Key::as_bytes);
+        &*header.name == SUBJECT && key == Some(&header.value)
+    };
+    headers.extend(others.into_iter().filter(|header| !is_key(header)));
     Ok(Message {
         correlation_id: structured.correlationid.unwrap_or_else(|| id.text()),
         id,

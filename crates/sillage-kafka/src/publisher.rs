@@ -23,7 +23,7 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 use sillage_core::{
-    BoxFuture, Error, Key, Message, Offset, Partition, PublishError, Receipt, Result, to_headers,
+    Binding, BoxFuture, Error, Key, Message, Offset, Partition, PublishError, Receipt, Result,
 };
 use std::{
     collections::VecDeque,
@@ -36,6 +36,8 @@ use std::{
 };
 use tokio::runtime::Handle;
 
+/// Headers of a message that has none of its own.
+const ATTRIBUTES: usize = 13;
 /// How long the thread listens before it looks at anything else. The client hears confirmations as
 /// they come, and waits in whole milliseconds: the rest of the last one it spins through.
 const LISTEN: Duration = Duration::from_micros(100_100);
@@ -216,9 +218,10 @@ impl Shared {
         let batch: Arc<[Arc<Message>]> = batch.into();
         let mut outlet = lock(&self.outlet);
         let (slot, answers) = self.pending.begin(batch.clone());
+        let mut last = None;
         for (index, message) in batch.iter().enumerate() {
             let ticket = Ticket::new(slot, index);
-            if let Err(refused) = self.limits.check(message) {
+            if let Err(refused) = self.limits.check(message, &mut last) {
                 self.pending.failed(ticket, PublishError::Refused(refused));
             } else if !outlet.waiting.is_empty() || !self.send(&outlet, message, ticket) {
                 outlet.waiting.push_back(ticket);
@@ -340,11 +343,12 @@ impl Shared {
 }
 
 fn headers(message: &Message) -> OwnedHeaders {
-    let all = to_headers(message, "ce_");
-    let headers = OwnedHeaders::new_with_capacity(all.len());
-    all.iter().fold(headers, |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(&**value) })
-    })
+    let mut headers = Some(OwnedHeaders::new_with_capacity(ATTRIBUTES + message.headers.len()));
+    Binding::KAFKA.write(message, |key, value| {
+        let header = Header { key, value: Some(value) };
+        headers = headers.take().map(|headers| headers.insert(header));
+    });
+    headers.unwrap_or_default()
 }
 
 /// The receipt of a message that Kafka has taken.

@@ -11,14 +11,15 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use sillage_core::{
-    Error, ErrorKind, Found, HeaderReader, Key, Limits, Message, MessageId, Result, Text,
-    Timestamp, partition_of, to_headers,
+    Binding, Error, ErrorKind, Found, HeaderReader, Key, Limits, Message, MessageId, Result, Text,
+    Timestamp, partition_of,
 };
 use std::borrow::Cow;
 use uuid::Uuid;
 
 /// How attributes are marked: the `CloudEvents` binding for AMQP.
 const PREFIX: &str = "cloudEvents:";
+const PARTITION_KEY: &str = "cloudEvents:partitionkey";
 const AGAIN: &str = "sillage-again-";
 /// What the server would act upon, or not hand on.
 const RESERVED: [&str; 2] = ["CC", "BCC"];
@@ -72,38 +73,57 @@ pub(crate) fn properties(message: &Message) -> Result<BasicProperties> {
 }
 
 fn headers(message: &Message) -> Result<FieldTable> {
-    let mut table = FieldTable::default();
-    let (mut bytes, mut again) = (0, 0);
-    for (name, value) in to_headers(message, PREFIX) {
-        if RESERVED.contains(&&*name) {
-            return Err(refused(message, &format!("RabbitMQ acts upon the header `{name}`")));
+    let mut table = Table { message, fields: FieldTable::default(), bytes: 0, again: 0 };
+    let mut written = Ok(());
+    Binding::AMQP.write(message, |name, value| {
+        if written.is_ok() {
+            written = table.add(name, value);
         }
-        let mut name = name.into_owned();
-        if table.contains_key(&name) {
-            if name.starts_with(PREFIX) {
-                return Err(refused(message, &format!("it has the attribute `{name}` twice")));
-            }
-            again += 1;
-            name = format!("{AGAIN}{again:04}:{name}");
-        }
-        bytes += name.len() + value.len() + 8;
-        let Some(name) = short(name) else {
-            return Err(refused(message, "the name of a header has more than 255 bytes"));
-        };
-        table.insert(name, value_of(&value));
-    }
-    // `to_headers` has keys that are text only.
+    });
+    written?;
+    // Only keys that are text are among them.
     let key = message.key.as_ref().map(Key::as_bytes);
-    let name = ShortString::from([PREFIX, "partitionkey"].concat());
-    if let Some(key) = key.filter(|_| !table.contains_key(name.as_str())) {
-        bytes += name.as_str().len() + key.len();
-        table.insert(name, value_of(key));
+    if let Some(key) = key.filter(|_| !table.fields.contains_key(PARTITION_KEY)) {
+        table.add(PARTITION_KEY, key)?;
     }
-    if bytes > HEADER_BYTES {
+    if table.bytes > HEADER_BYTES {
+        let bytes = table.bytes;
         let why = format!("its headers have {bytes} bytes, and {HEADER_BYTES} are allowed");
         return Err(refused(message, &why));
     }
-    Ok(table)
+    Ok(table.fields)
+}
+
+/// Headers as they are gathered.
+struct Table<'a> {
+    message: &'a Message,
+    fields: FieldTable,
+    bytes: usize,
+    again: u32,
+}
+
+impl Table<'_> {
+    fn add(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        if RESERVED.contains(&name) {
+            let why = format!("RabbitMQ acts upon the header `{name}`");
+            return Err(refused(self.message, &why));
+        }
+        let mut name = Cow::Borrowed(name);
+        if self.fields.contains_key(&name) {
+            if name.starts_with(PREFIX) {
+                let why = format!("it has the attribute `{name}` twice");
+                return Err(refused(self.message, &why));
+            }
+            self.again += 1;
+            name = Cow::Owned(format!("{AGAIN}{:04}:{name}", self.again));
+        }
+        self.bytes += name.len() + value.len() + 8;
+        let Some(name) = short(name) else {
+            return Err(refused(self.message, "the name of a header has more than 255 bytes"));
+        };
+        self.fields.insert(name, value_of(value));
+        Ok(())
+    }
 }
 
 fn value_of(value: &[u8]) -> AMQPValue {

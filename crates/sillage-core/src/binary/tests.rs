@@ -14,6 +14,12 @@ fn read(headers: &[(&str, &[u8])], found: Found) -> Message {
     HeaderReader::default().read(headers.iter().copied(), found, || MessageId::new("given"))
 }
 
+fn written(binding: &Binding, message: &Message) -> Vec<(String, Vec<u8>)> {
+    let mut headers = vec![];
+    binding.write(message, |name, value| headers.push((name.to_owned(), value.to_vec())));
+    headers
+}
+
 fn label() -> impl Strategy<Value = Text> {
     "[ -~é]{1,20}".prop_map(Text::from)
 }
@@ -50,8 +56,9 @@ prop_compose! {
 proptest! {
     /// What is carried comes back whole, with whichever prefix.
     #[test]
-    fn every_message_comes_back(message in message(), prefix in prop::sample::select(&PREFIXES[..])) {
-        let carried = to_headers(&message, prefix);
+    fn every_message_comes_back(message in message(), amqp in any::<bool>()) {
+        let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
+        let carried = written(&binding, &message);
         let found = Found {
             topic: "order".into(),
             key: message.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes())),
@@ -79,9 +86,8 @@ proptest! {
 #[test]
 fn attribute_names_are_those_of_the_specification() {
     let message = read(&[("ce_id", b"1"), ("ce_type", b"order.created")], found(Some(b"{}")));
-    let names = |prefix| {
-        let headers = to_headers(&message, prefix).into_iter();
-        headers.map(|(name, _)| name.into_owned()).collect::<Vec<_>>()
+    let names = |binding: &Binding| {
+        written(binding, &message).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     let on_kafka = [
         "ce_specversion",
@@ -95,9 +101,26 @@ fn attribute_names_are_those_of_the_specification() {
         "ce_partitionkey",
         "content-type",
     ];
-    assert_eq!(names("ce_"), on_kafka);
+    assert_eq!(names(&Binding::KAFKA), on_kafka);
     let on_amqp = on_kafka.map(|name| name.replace("ce_", "cloudEvents:"));
-    assert_eq!(names("cloudEvents:"), on_amqp);
+    assert_eq!(names(&Binding::AMQP), on_amqp);
+}
+
+#[test]
+fn attributes_are_read_whatever_marks_them() {
+    for prefix in PREFIXES {
+        let names = ["id", "type", "schemaversion", "subject"].map(|name| [prefix, name].concat());
+        let values: [&[u8]; 4] = [b"1", b"order.created", b"4294967295", b"a subject of its own"];
+        let headers: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+        let message = read(&headers, found(Some(b"{}")));
+        assert_eq!((message.id.as_str(), &*message.name), ("1", "order.created"));
+        assert_eq!(message.header(SUBJECT).map(|value| &**value), Some(values[3]));
+        let again = written(&Binding::KAFKA, &message);
+        let subjects: Vec<_> = again.iter().filter(|(name, _)| name == SUBJECT).collect();
+        assert_eq!(subjects.len(), 1, "an attribute is there once");
+        let headers = again.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>();
+        assert_eq!(read(&headers, found(Some(b"{}"))), message);
+    }
 }
 
 #[test]
@@ -122,7 +145,7 @@ fn the_older_plain_headers_are_read_and_kept() {
 
 #[test]
 fn structured_mode_is_read() {
-    let event = br#"{"specversion":"1.0","id":"1","source":"/x","type":"t","partitionkey":"k","data":{"n":1}}"#;
+    let event = br#"{"specversion":"1.0","id":"1","source":"/x","type":"t","partitionkey":"k","subject":"o-1","data":{"n":1}}"#;
     let media_type: &[u8] = b"Application/CloudEvents+JSON; charset=UTF-8";
     let message = read(&[("content-type", media_type), ("x-own", b"1")], found(Some(event)));
     assert_eq!((message.id.as_str(), &*message.source, &*message.name), ("1", "/x", "t"));

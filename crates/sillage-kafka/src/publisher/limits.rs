@@ -69,17 +69,27 @@ impl Limits {
         });
     }
 
-    /// Refuses what Kafka would refuse: there it would end the producer.
-    pub(super) fn check(&self, message: &Message) -> Result<()> {
+    /// Refuses what Kafka would refuse: there it would end the producer. `last` is the topic of
+    /// the message before, and its limit: mostly it is the same.
+    pub(super) fn check<'a>(
+        &self,
+        message: &'a Message,
+        last: &mut Option<(&'a str, usize)>,
+    ) -> Result<()> {
         let Some(topic) = &message.topic else {
             return Err(error::invalid(format!("message {} has no topic", message.id)));
         };
-        if !is_topic(topic) {
-            return Err(error::invalid(format!(
-                "`{topic}` is no name for a topic: letters, digits, `.`, `_` and `-`, at most 249"
-            )));
-        }
-        if size(message) > self.limit(topic) {
+        let limit = match last {
+            Some((known, limit)) if *known == &**topic => *limit,
+            _ if !is_topic(topic) => {
+                return Err(error::invalid(format!(
+                    "`{topic}` is no name for a topic: letters, digits, `.`, `_` and `-`, at most \
+                     249"
+                )));
+            }
+            _ => last.insert((topic, self.limit(topic))).1,
+        };
+        if size(message) > limit {
             return Err(self.too_large(message));
         }
         Ok(())

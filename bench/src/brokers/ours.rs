@@ -1,0 +1,82 @@
+//! Our side: the broker port to publish, an app without a database to consume.
+
+use super::{
+    BATCH, IN_FLIGHT, Placed,
+    meter::{Figure, Meter},
+};
+use sillage::{App, Broker, Consumer, Message, Service, State};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::Notify;
+
+/// Publishes all and waits until each is confirmed.
+pub(crate) async fn publish(broker: &dyn Broker, messages: &[Arc<Message>]) -> Figure {
+    let meter = Meter::start();
+    let mut waiting = VecDeque::new();
+    for batch in messages.chunks(BATCH) {
+        if waiting.len() == IN_FLIGHT
+            && let Some(first) = waiting.pop_front()
+        {
+            confirmed(first).await;
+        }
+        waiting.push_back(broker.publish(batch.to_vec()));
+    }
+    for batch in waiting {
+        confirmed(batch).await;
+    }
+    meter.figure(messages.len() as u64)
+}
+
+async fn confirmed(
+    batch: impl Future<Output = Vec<Result<sillage::Receipt, sillage::PublishError>>>,
+) {
+    assert!(batch.await.iter().all(Result::is_ok), "not published");
+}
+
+/// What has been handled.
+#[derive(Default)]
+struct Handled {
+    count: AtomicU64,
+    first: Notify,
+    last: Notify,
+    all: u64,
+}
+
+async fn handle(placed: Placed, State(handled): State<Arc<Handled>>) {
+    assert!(placed.total > 0);
+    match handled.count.fetch_add(1, Ordering::Relaxed) + 1 {
+        1 => handled.first.notify_one(),
+        count if count == handled.all => handled.last.notify_one(),
+        _ => {}
+    }
+}
+
+fn app(broker: Arc<dyn Broker>, name: &'static str, handled: Arc<Handled>) -> App {
+    let consumer = Consumer::new("count").on(handle);
+    App::stateless(broker).service(Service::new(name).state(handled).consumer(consumer))
+}
+
+/// Handles so many messages, decoded, and settles them.
+pub(crate) async fn consume(broker: Arc<dyn Broker>, name: &'static str, count: u64) -> Figure {
+    let handled = Arc::new(Handled { all: count, ..Handled::default() });
+    let mut meter = Meter::start();
+    let app = app(broker, name, handled.clone()).start().await.expect("the bench starts");
+    handled.first.notified().await;
+    meter.begin();
+    handled.last.notified().await;
+    let figure = meter.figure(count);
+    app.drain().await;
+    figure
+}
+
+/// Makes what the consumer needs at the broker, and leaves.
+#[cfg(feature = "rabbitmq")]
+pub(crate) async fn join(broker: Arc<dyn Broker>, name: &'static str) {
+    let app = app(broker, name, Arc::default()).start().await.expect("the bench starts");
+    app.drain().await;
+}

@@ -1,0 +1,217 @@
+//! Raw lapin: pipelined confirms on as many channels as ours, and a consumer a queue that
+//! acknowledges many deliveries at once.
+
+use super::{
+    BATCH, Brokers, PARTITIONS, Placed, Sides, messages,
+    meter::{Figure, Meter},
+    ours,
+};
+use futures_util::{StreamExt as _, future::join_all, stream::select_all};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::{AMQPValue, FieldTable, LongString},
+};
+use sillage::{Binding, Key, Message, TopicSpec, connect_broker, partition_of};
+use std::{hint::black_box, sync::Arc};
+use uuid::Uuid;
+
+/// As `sillage-rabbitmq` has them.
+const CHANNELS: u32 = 4;
+const PREFETCH: u16 = 1_024;
+/// Deliveries of a queue that one acknowledgement is for.
+const ACK: u64 = 256;
+const PERSISTENT: u8 = 2;
+
+/// A message as a raw client gets it: all made before.
+struct Ready {
+    channel: usize,
+    routing_key: String,
+    payload: Vec<u8>,
+    headers: FieldTable,
+}
+
+fn ready(message: &Arc<Message>) -> Ready {
+    let mut headers = FieldTable::default();
+    Binding::AMQP.write(message, |name, value| {
+        headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+    });
+    let key = message.key.as_ref().map(Key::as_bytes).unwrap_or_default();
+    Ready {
+        channel: partition_of(key, CHANNELS) as usize,
+        routing_key: format!("{}.{}", partition_of(key, PARTITIONS), message.name),
+        payload: message.payload.to_vec(),
+        headers,
+    }
+}
+
+pub(crate) async fn run(what: &Brokers) {
+    let prefix = format!("bench-{}-", Uuid::new_v4().simple());
+    let url = format!("{}?partitions={PARTITIONS}&stream=false&prefix={prefix}", what.broker);
+    let broker = connect_broker(&url).await.expect("RabbitMQ is there").expect("a broker");
+    let spec = TopicSpec { name: "bench".into(), partitions: Some(PARTITIONS) };
+    broker.ensure(&[spec]).await.expect("a topic");
+    let raw = Raw::connect(&what.broker, format!("{prefix}raw")).await;
+    raw.make().await;
+    println!("RabbitMQ, {} messages a round; both sides:", what.messages);
+    println!("  {CHANNELS} channels with confirms, persistent messages, mandatory");
+    println!("  {PARTITIONS} quorum queues with single active consumer, prefetch {PREFETCH} each");
+    let all = messages("bench", what.messages);
+    let made: Vec<_> = all.iter().map(ready).collect();
+    let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
+    // The consumer's queues, without which nothing would be kept.
+    ours::join(broker.clone(), "bench").await;
+    for _ in 0..what.rounds {
+        for headers in [false, true] {
+            let published = raw.publish(&made, headers).await;
+            let consumed = raw.consume(what.messages, headers).await;
+            publishing.raw(headers).push(published);
+            consuming.raw(headers).push(consumed);
+        }
+        publishing.ours.push(ours::publish(&*broker, &all).await);
+        consuming.ours.push(ours::consume(broker.clone(), "bench", what.messages).await);
+    }
+    raw.unmake().await;
+    publishing.print("publish", "lapin, no headers", "lapin, the same headers, made before");
+    consuming.print("consume, typed decode", "lapin, without headers", "lapin, with headers");
+}
+
+struct Raw {
+    connection: Connection,
+    exchange: String,
+}
+
+impl Raw {
+    async fn connect(url: &str, exchange: String) -> Raw {
+        let connection = Connection::connect(url, ConnectionProperties::default());
+        Raw { connection: connection.await.expect("a connection"), exchange }
+    }
+
+    async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.expect("a channel")
+    }
+
+    fn queue(&self, number: u32) -> String {
+        format!("{}/{number}", self.exchange)
+    }
+
+    /// An exchange and its queues.
+    async fn make(&self) {
+        let channel = self.channel().await;
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let exchange = || (&*self.exchange).into();
+        let made = channel.exchange_declare(
+            exchange(),
+            ExchangeKind::Topic,
+            durable,
+            FieldTable::default(),
+        );
+        made.await.expect("an exchange");
+        for number in 0..PARTITIONS {
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+            let (name, routing_key) = (self.queue(number), format!("{number}.#"));
+            let options = QueueDeclareOptions { durable: true, ..Default::default() };
+            channel.queue_declare((&*name).into(), options, arguments).await.expect("a queue");
+            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+            let key = (&*routing_key).into();
+            let bound = channel.queue_bind((&*name).into(), exchange(), key, options, none);
+            bound.await.expect("a binding");
+        }
+    }
+
+    async fn unmake(&self) {
+        let channel = self.channel().await;
+        for number in 0..PARTITIONS {
+            let name = self.queue(number);
+            let gone = channel.queue_delete((&*name).into(), QueueDeleteOptions::default());
+            gone.await.expect("no queue");
+        }
+        let options = ExchangeDeleteOptions::default();
+        channel.exchange_delete((&*self.exchange).into(), options).await.expect("no exchange");
+    }
+
+    /// On each channel a window of messages, and the next when they are confirmed.
+    async fn publish(&self, messages: &[Ready], headers: bool) -> Figure {
+        let mut lanes: Vec<Vec<&Ready>> = (0..CHANNELS).map(|_| vec![]).collect();
+        for message in messages {
+            lanes[message.channel].push(message);
+        }
+        let meter = Meter::start();
+        join_all(lanes.iter().map(|lane| self.publish_on(lane, headers))).await;
+        meter.figure(messages.len() as u64)
+    }
+
+    async fn publish_on(&self, messages: &[&Ready], headers: bool) {
+        let channel = self.channel().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        for window in messages.chunks(BATCH) {
+            let mut confirms = Vec::with_capacity(window.len());
+            for message in window {
+                let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+                if headers {
+                    properties = properties.with_headers(message.headers.clone());
+                }
+                let sent = channel.basic_publish(
+                    (&*self.exchange).into(),
+                    (&*message.routing_key).into(),
+                    BasicPublishOptions { mandatory: true, ..Default::default() },
+                    &message.payload,
+                    properties,
+                );
+                confirms.push(sent.await.expect("sent"));
+            }
+            for confirm in join_all(confirms).await {
+                let confirm = confirm.expect("an answer");
+                assert!(matches!(confirm, Confirmation::Ack(None)), "{confirm:?}");
+            }
+        }
+    }
+
+    async fn consume(&self, count: u64, headers: bool) -> Figure {
+        let mut meter = Meter::start();
+        let (mut channels, mut taps) = (vec![], vec![]);
+        for number in 0..PARTITIONS {
+            let channel = self.channel().await;
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.expect("prefetch");
+            let name = self.queue(number);
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            let tap = channel.basic_consume((&*name).into(), "raw".into(), options, none).await;
+            taps.push(tap.expect("a consumer"));
+            channels.push(channel);
+        }
+        let mut all = select_all(taps);
+        let mut handled = 0;
+        while handled < count {
+            let delivery = all.next().await.expect("more").expect("a delivery");
+            if headers {
+                for (name, value) in delivery.properties.headers().iter().flatten() {
+                    black_box((name, value));
+                }
+            }
+            let placed: Placed = serde_json::from_slice(&delivery.data).expect("an event");
+            black_box(placed);
+            if delivery.delivery_tag % ACK == 0 {
+                let up_to = BasicAckOptions { multiple: true };
+                delivery.acker.ack(up_to).await.expect("acknowledged");
+            }
+            handled += 1;
+            if handled == 1 {
+                meter.begin();
+            }
+        }
+        let figure = meter.figure(count);
+        for channel in channels {
+            // All that was delivered.
+            let rest = channel.basic_ack(0, BasicAckOptions { multiple: true });
+            rest.await.expect("acknowledged");
+            channel.close(200, "".into()).await.expect("closed");
+        }
+        figure
+    }
+}
