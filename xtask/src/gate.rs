@@ -213,9 +213,13 @@ fn parked(database: &Path) -> Result<u64> {
 }
 
 /// Every backend passes the same suites.
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 7] = [
     ("databases, brokers, consumers: in memory", "test -p sillage-testkit"),
     ("databases, brokers, consumers: SQLite", "test -p sillage-sqlite --test conformance"),
+    (
+        "databases, brokers, consumers: PostgreSQL, also behind PgBouncer",
+        "test -p sillage-postgres --test postgres conformance",
+    ),
     ("brokers, consumers: Apache Kafka", "test -p sillage-kafka --test kafka conformance"),
     ("brokers, consumers: RabbitMQ", "test -p sillage-rabbitmq --test conformance"),
     ("consumers and members on virtual time", "test -p sillage --test consumer --test members"),
@@ -225,7 +229,8 @@ const SUITES: [(&str, &str); 6] = [
 fn conformance() -> Result<(String, bool)> {
     let mut text = "| suite | command | passed | failed |\n|---|---|---|---|\n".to_owned();
     let mut all = true;
-    let servers = ForTests::up(&[Service::Kafka, Service::Rabbitmq]);
+    let servers =
+        ForTests::up(&[Service::Kafka, Service::Rabbitmq, Service::Postgres, Service::Pgbouncer]);
     for (suite, arguments) in SUITES {
         let mut command = process::cargo(arguments);
         servers.tell(&mut command);

@@ -8,7 +8,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// What tests talk to.
-const NEEDED: [Service; 3] = [Service::Kafka, Service::Rabbitmq, Service::Toxiproxy];
+const NEEDED: [Service; 5] =
+    [Service::Kafka, Service::Rabbitmq, Service::Postgres, Service::Pgbouncer, Service::Toxiproxy];
 
 /// Names the file in which tests write that they had to be skipped.
 const SKIPPED: &str = "SILLAGE_TEST_SKIPPED";

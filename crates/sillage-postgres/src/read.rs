@@ -1,0 +1,206 @@
+//! Reads, on connections that are shared.
+//!
+//! *Guarantees.* A read that was begun goes on by itself: a caller that stops polling it holds up
+//! nobody.
+
+use crate::{
+    error::describe,
+    link::Way,
+    log::Log,
+    rows::{self, Bound, decision, limit, signed, text},
+    start::restored,
+    tail::{Seen, Tail},
+};
+use sillage_core::{
+    BoxFuture, Decision, Error, Filter, Head, Page, Position, Recorded, Result, Stored, Text,
+    Timestamp, Version,
+};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use std::{collections::HashMap, sync::Arc};
+use uuid::Uuid;
+
+/// A filtered read looks at this many positions at most, so that it never takes long.
+const WINDOW: u64 = 10_000;
+
+/// The readers of one schema.
+#[derive(Clone)]
+pub(crate) struct Readers {
+    log: Arc<Log>,
+    way: Way,
+    pool: PgPool,
+}
+
+impl Readers {
+    pub(crate) fn new(log: Arc<Log>, way: Way, pool: PgPool) -> Readers {
+        Readers { log, way, pool }
+    }
+
+    /// Runs `read` on a connection.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        read: impl for<'c> FnOnce(&'c Log, &'c mut PgConnection) -> BoxFuture<'c, sqlx::Result<T>>
+        + Send
+        + 'static,
+    ) -> Result<T> {
+        let Readers { log, way, pool } = self.clone();
+        let reading = tokio::spawn(async move {
+            let limited = way.limited(async {
+                let mut connection = pool.acquire().await?;
+                way.begin_reading(&mut connection).await?;
+                let done = read(&log, &mut connection).await;
+                way.end_reading(&mut connection, done).await
+            });
+            limited.await.map_err(|error| describe(&log.place, error))
+        });
+        match reading.await {
+            Ok(read) => read,
+            Err(error) => Err(Error::unavailable("the runtime is stopping").because(error)),
+        }
+    }
+
+    /// A page of the log, up to the position that is stable now.
+    pub(crate) async fn page(
+        &self,
+        tail: &Tail,
+        after: Position,
+        filter: &Filter,
+        max: usize,
+    ) -> Result<Page> {
+        let seen = tail.ask().await?;
+        if after.0 > seen.last {
+            return Err(restored(&self.log.place, "this reader", after, signed(seen.last)));
+        }
+        let from = after.0.max(seen.trimmed_before);
+        let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
+        let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
+        let Seen { stable, .. } = seen;
+        let until = if scans { stable.min(from.saturating_add(WINDOW)) } else { stable };
+        let entries = if max == 0 || until <= from {
+            vec![]
+        } else {
+            let filter = filter.clone();
+            self.run(move |log, c| Box::pin(entries(log, c, (from, until, max), filter))).await?
+        };
+        let through = match entries.last() {
+            Some(last) if entries.len() >= max => last.position,
+            _ => Position(if max == 0 { from } else { until.max(from) }),
+        };
+        Ok(Page { entries, through, trimmed_before: Position(seen.trimmed_before) })
+    }
+
+    /// Where the log ends.
+    pub(crate) async fn head(&self, tail: &Tail) -> Result<Head> {
+        let Seen { last, stable, .. } = tail.ask().await?;
+        let incarnation = self.run(|log, c| Box::pin(incarnation(log, c))).await?;
+        Ok(Head { last: Position(last), stable: Position(stable), incarnation })
+    }
+}
+
+async fn incarnation(log: &Log, connection: &mut PgConnection) -> sqlx::Result<Uuid> {
+    let row = log.query(&log.sql.meta).bind("incarnation").fetch_one(connection).await?;
+    let text: &str = row.try_get(0)?;
+    Uuid::parse_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+async fn entries(
+    log: &Log,
+    connection: &mut PgConnection,
+    (from, until, max): (u64, u64, usize),
+    filter: Filter,
+) -> sqlx::Result<Vec<Recorded>> {
+    let scan = |sql| {
+        let query = log.query(sql).bind(signed(from)).bind(signed(until));
+        query.bind(list(&filter.topics)).bind(list(&filter.names)).bind(limit(max))
+    };
+    let correlation = filter.correlation_id.as_deref();
+    let query = match (&filter.stream, correlation) {
+        (Some(stream), _) => scan(&log.sql.log_stream).bind(&**stream).bind(correlation),
+        (None, Some(correlation)) => scan(&log.sql.log_correlation).bind(correlation),
+        (None, None) => scan(&log.sql.log),
+    };
+    all(query, connection, rows::recorded).await
+}
+
+/// A list as PostgreSQL takes it; `None` where any will do.
+fn list(list: &[Text]) -> Option<Vec<&str>> {
+    (!list.is_empty()).then(|| list.iter().map(|text| &**text).collect())
+}
+
+async fn all<T>(
+    query: Bound,
+    connection: &mut PgConnection,
+    read: impl Fn(&PgRow) -> sqlx::Result<T>,
+) -> sqlx::Result<Vec<T>> {
+    query.fetch_all(connection).await?.iter().map(read).collect()
+}
+
+/// Entries of a stream.
+pub(crate) async fn stream(
+    log: &Log,
+    connection: &mut PgConnection,
+    (stream, after, max): (String, Version, usize),
+) -> sqlx::Result<Vec<Recorded>> {
+    let query = log.query(&log.sql.stream).bind(stream).bind(signed(after.0)).bind(limit(max));
+    all(query, connection, rows::recorded).await
+}
+
+/// Documents by id, one answer an id.
+pub(crate) async fn get(
+    log: &Log,
+    connection: &mut PgConnection,
+    (collection, ids): (String, Vec<String>),
+) -> sqlx::Result<Vec<Option<Stored>>> {
+    let query = log.query(&log.sql.documents).bind(collection).bind(&ids[..]);
+    let found = all(query, connection, rows::stored).await?;
+    let found: HashMap<Text, Stored> =
+        found.into_iter().map(|stored| (stored.id.clone(), stored)).collect();
+    Ok(ids.iter().map(|id| found.get(&**id).cloned()).collect())
+}
+
+/// What a consumer decided about each (source, id).
+pub(crate) async fn decisions(
+    log: &Log,
+    connection: &mut PgConnection,
+    (consumer, deliveries): (String, Vec<(Text, Text)>),
+) -> sqlx::Result<Vec<Option<Decision>>> {
+    let (sources, ids): (Vec<&str>, Vec<&str>) =
+        deliveries.iter().map(|(source, id)| (&**source, &**id)).unzip();
+    let query = log.query(&log.sql.decisions).bind(consumer).bind(sources).bind(ids);
+    let read = |row: &PgRow| {
+        let names = (text(row, 0)?, text(row, 1)?);
+        Ok((names, decision(row.try_get(2)?)?))
+    };
+    let found: HashMap<_, _> = all(query, connection, read).await?.into_iter().collect();
+    Ok(deliveries.iter().map(|names| found.get(names).copied()).collect())
+}
+
+/// A [`sillage_core::Range`] that owns its bounds.
+pub(crate) enum Wanted {
+    Ids { prefix: String, after: String },
+    Sort { from: String, until: String },
+    Due,
+}
+
+/// Documents of a collection.
+pub(crate) async fn documents(
+    log: &Log,
+    connection: &mut PgConnection,
+    (collection, wanted, max): (String, Wanted, usize),
+) -> sqlx::Result<Vec<Stored>> {
+    let query = match wanted {
+        Wanted::Ids { prefix, after } => {
+            log.query(&log.sql.documents_by_id).bind(collection).bind(prefix).bind(after)
+        }
+        Wanted::Sort { from, until } => {
+            log.query(&log.sql.documents_by_sort).bind(collection).bind(from).bind(until)
+        }
+        Wanted::Due => log.query(&log.sql.documents_due).bind(collection),
+    };
+    all(query.bind(limit(max)), connection, rows::stored).await
+}
+
+/// The database's clock.
+pub(crate) async fn now(log: &Log, connection: &mut PgConnection) -> sqlx::Result<Timestamp> {
+    let row = log.query(&log.sql.now).fetch_one(connection).await?;
+    row.try_get(0).map(Timestamp::from_micros)
+}

@@ -1,0 +1,10 @@
+-- As `log`, of correlation id $6.
+SELECT
+    position, stream, stream_version, source, id, name, version, topic, key, time,
+    correlation_id, causation_id, operation_id, traceparent, headers, payload
+FROM "sillage".log
+WHERE correlation_id = $6 AND position > $1 AND position <= $2
+    AND ($3::text[] IS NULL OR topic = ANY($3))
+    AND ($4::text[] IS NULL OR name = ANY($4))
+ORDER BY position
+LIMIT $5

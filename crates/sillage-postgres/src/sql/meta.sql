@@ -1,0 +1,1 @@
+SELECT value FROM "sillage".meta WHERE key = $1

@@ -1,0 +1,306 @@
+//! What a batch is about, as it is in the database and as its commits change it, in memory.
+//!
+//! Rows are locked while this lives, so that each commit sees what the accepted ones before it
+//! wrote, and nobody else changes anything.
+
+use bytes::Bytes;
+use sillage_core::{
+    Commit, CommitError, Condition, Decision, Delivered, Expected, Sort, Text, Timestamp, Version,
+    Write,
+};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// A row that a batch reads or writes. They are locked in this order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    Lease(Text),
+    Stream(Text),
+    /// Collection and id.
+    Document(Text, Text),
+    /// Consumer, source and id.
+    Delivery(Text, Text, Text),
+}
+
+impl Key {
+    fn delivery(delivery: &Delivered) -> Key {
+        let Delivered { consumer, source, id } = delivery.clone();
+        Key::Delivery(consumer, source, id)
+    }
+
+    /// Whether only one transaction may hold it.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        !matches!(self, Key::Lease(_))
+    }
+}
+
+/// The rows that a commit is about; some more than once.
+pub(crate) fn keys(commit: &Commit) -> impl Iterator<Item = Key> {
+    let conditions = commit.conditions.iter().filter_map(|condition| match condition {
+        Condition::FirstTime(delivery) | Condition::Decided(delivery, _) => {
+            Some(Key::delivery(delivery))
+        }
+        Condition::Stream { expected: Expected::Any, .. } => None,
+        Condition::Stream { stream, .. } => Some(Key::Stream(stream.clone())),
+        Condition::Document { collection, id, .. } | Condition::Below { collection, id, .. } => {
+            Some(Key::Document(collection.clone(), id.clone()))
+        }
+        Condition::Lease { name, .. } => Some(Key::Lease(name.clone())),
+    });
+    let writes = commit.writes.iter().filter_map(|write| match write {
+        Write::Append { stream, .. } => stream.clone().map(Key::Stream),
+        Write::Put { collection, id, .. } | Write::Delete { collection, id } => {
+            Some(Key::Document(collection.clone(), id.clone()))
+        }
+        Write::Decide { delivery, .. } => Some(Key::delivery(delivery)),
+        Write::Forget { .. } => None,
+    });
+    conditions.chain(writes)
+}
+
+/// What is in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Epoch(u64),
+    Version(u64),
+    Document {
+        version: u64,
+        sort: Option<Text>,
+        /// What this batch put; `None`: as it is in the database.
+        body: Option<Bytes>,
+    },
+    Decided {
+        decision: Decision,
+        until: Option<(Text, u64)>,
+    },
+}
+
+/// A row that is locked, or was made by this transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    /// What is in it; `None`: it is absent.
+    pub(crate) value: Option<Value>,
+    /// It was absent, and is in the table only so that nobody else makes it.
+    pub(crate) claimed: bool,
+    /// An accepted commit wrote it.
+    pub(crate) written: bool,
+}
+
+/// An entry that an accepted commit appends: of which commit, which of its writes, and its version
+/// in its stream.
+pub(crate) struct Appended {
+    pub(crate) commit: usize,
+    pub(crate) write: usize,
+    pub(crate) version: u64,
+}
+
+/// What a batch is about.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) rows: BTreeMap<Key, Row>,
+    /// Messages that are in the log, and those appended here: source and id.
+    pub(crate) known: HashSet<(Text, Text)>,
+    /// The database's time.
+    pub(crate) now: Timestamp,
+    /// The last position given out.
+    pub(crate) head: u64,
+    pub(crate) appended: Vec<Appended>,
+    /// Consumer, partition and offset.
+    pub(crate) forgotten: BTreeSet<(Text, Text, u64)>,
+}
+
+/// Which refusal is the answer where there are several: the lowest.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Rank {
+    /// Somebody else owns what the commit is about.
+    Lease,
+    /// It was done before; a message that is in the log says so too.
+    Done,
+    /// What its own first try, whose answer was lost, may have changed.
+    State,
+}
+
+impl Rank {
+    fn of(condition: &Condition) -> Rank {
+        match condition {
+            Condition::Lease { .. } => Rank::Lease,
+            Condition::FirstTime(_) => Rank::Done,
+            Condition::Decided(..)
+            | Condition::Stream { .. }
+            | Condition::Document { .. }
+            | Condition::Below { .. } => Rank::State,
+        }
+    }
+}
+
+impl State {
+    /// Takes the writes of a commit, the `number`th of its batch, or says why it is refused.
+    pub(crate) fn accept(&mut self, number: usize, commit: &Commit) -> Result<(), CommitError> {
+        if let Some(refusal) = self.refusal(commit) {
+            return Err(refusal);
+        }
+        for (write, what) in commit.writes.iter().enumerate() {
+            self.write((number, write), what);
+        }
+        Ok(())
+    }
+
+    /// The reason that ranks first, of several in a rank the first in its order.
+    fn refusal(&self, commit: &Commit) -> Option<CommitError> {
+        let mut refused: Option<(Rank, CommitError)> = None;
+        for condition in &commit.conditions {
+            let rank = Rank::of(condition);
+            if refused.as_ref().is_none_or(|(first, _)| rank < *first)
+                && let Some(refusal) = self.unmet(condition)
+            {
+                refused = Some((rank, refusal));
+            }
+        }
+        let asks = refused.as_ref().is_none_or(|(rank, _)| *rank > Rank::Done);
+        if asks && commit.writes.iter().any(|write| self.repeats(write)) {
+            return Some(CommitError::AlreadyHandled);
+        }
+        refused.map(|(_, refusal)| refusal)
+    }
+
+    /// Whether it appends a message that is in the log.
+    fn repeats(&self, write: &Write) -> bool {
+        match write {
+            Write::Append { message, .. } => {
+                self.known.contains(&(message.source.clone(), message.id.text()))
+            }
+            _ => false,
+        }
+    }
+
+    fn unmet(&self, condition: &Condition) -> Option<CommitError> {
+        let (holds, refusal) = match condition {
+            Condition::FirstTime(delivery) => {
+                (self.decision(delivery).is_none(), CommitError::AlreadyHandled)
+            }
+            Condition::Decided(delivery, decision) => {
+                (self.decision(delivery) == Some(*decision), CommitError::AlreadyHandled)
+            }
+            Condition::Stream { stream, expected } => {
+                let expected = match expected {
+                    Expected::Any => return None,
+                    Expected::NoStream => None,
+                    Expected::Exact(version) => Some(*version),
+                };
+                return conflict(expected, self.version(&Key::Stream(stream.clone())));
+            }
+            Condition::Document { collection, id, expected } => {
+                let key = Key::Document(collection.clone(), id.clone());
+                return conflict(*expected, self.version(&key));
+            }
+            Condition::Below { collection, id, sort } => {
+                let holds = match self.value(&Key::Document(collection.clone(), id.clone())) {
+                    // A document without a sort key is below nothing.
+                    Some(Value::Document { sort: old, .. }) => {
+                        old.as_ref() < Some(sort) && old.is_some()
+                    }
+                    _ => true,
+                };
+                (holds, CommitError::Fenced)
+            }
+            Condition::Lease { name, epoch } => {
+                let found = self.value(&Key::Lease(name.clone()));
+                (found == Some(&Value::Epoch(epoch.0)), CommitError::Fenced)
+            }
+        };
+        (!holds).then_some(refusal)
+    }
+
+    fn value(&self, key: &Key) -> Option<&Value> {
+        self.rows.get(key)?.value.as_ref()
+    }
+
+    fn version(&self, key: &Key) -> Option<Version> {
+        match self.value(key)? {
+            Value::Version(version) | Value::Document { version, .. } => Some(Version(*version)),
+            Value::Epoch(_) | Value::Decided { .. } => None,
+        }
+    }
+
+    fn decision(&self, delivery: &Delivered) -> Option<Decision> {
+        match self.value(&Key::delivery(delivery))? {
+            Value::Decided { decision, .. } => Some(*decision),
+            _ => None,
+        }
+    }
+
+    fn write(&mut self, place: (usize, usize), write: &Write) {
+        match write {
+            Write::Append { stream, message } => {
+                self.known.insert((message.source.clone(), message.id.text()));
+                let version = stream.as_ref().map_or(0, |stream| self.grow(stream));
+                let (commit, write) = place;
+                self.appended.push(Appended { commit, write, version });
+            }
+            Write::Put { collection, id, sort, body } => {
+                let key = Key::Document(collection.clone(), id.clone());
+                let version = self.version(&key).unwrap_or_default().next().0;
+                let sort = sort.as_ref().map(|sort| match sort {
+                    Sort::Text(text) => text.clone(),
+                    Sort::After(delay) => (self.now + *delay).to_string().into(),
+                });
+                self.set(key, Some(Value::Document { version, sort, body: Some(body.clone()) }));
+            }
+            Write::Delete { collection, id } => {
+                self.set(Key::Document(collection.clone(), id.clone()), None);
+            }
+            Write::Decide { delivery, decision, until } => {
+                let value = Value::Decided { decision: *decision, until: until.clone() };
+                self.set(Key::delivery(delivery), Some(value));
+            }
+            Write::Forget { consumer, partition, through } => {
+                self.forget(consumer, partition, *through);
+            }
+        }
+    }
+
+    fn set(&mut self, key: Key, value: Option<Value>) {
+        let row = self.rows.entry(key).or_default();
+        row.value = value;
+        row.written = true;
+    }
+
+    /// The version of the stream's next entry.
+    fn grow(&mut self, stream: &Text) -> u64 {
+        let key = Key::Stream(stream.clone());
+        let version = self.version(&key).unwrap_or_default().next().0;
+        self.set(key, Some(Value::Version(version)));
+        version
+    }
+
+    fn forget(&mut self, consumer: &Text, partition: &Text, through: u64) {
+        for (key, row) in &mut self.rows {
+            if let (Key::Delivery(of, ..), Some(Value::Decided { until: Some((p, offset)), .. })) =
+                (key, &row.value)
+                && of == consumer
+                && p == partition
+                && *offset <= through
+            {
+                (row.value, row.written) = (None, true);
+            }
+        }
+        self.forgotten.insert((consumer.clone(), partition.clone(), through));
+    }
+}
+
+/// Version 0 is "not there yet", the same as none.
+pub(crate) fn conflict(expected: Option<Version>, actual: Option<Version>) -> Option<CommitError> {
+    let same = expected.unwrap_or_default() == actual.unwrap_or_default();
+    (!same).then_some(CommitError::Conflict { expected, actual })
+}
+
+/// Whether somebody who waits for due documents should look again.
+pub(crate) fn sets_timer(commit: &Commit) -> bool {
+    let is_time = |sort: &Sort| match sort {
+        Sort::After(_) => true,
+        Sort::Text(text) => text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T'),
+    };
+    commit.writes.iter().any(|write| match write {
+        Write::Put { sort: Some(sort), .. } => is_time(sort),
+        _ => false,
+    })
+}

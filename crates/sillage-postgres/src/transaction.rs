@@ -1,0 +1,111 @@
+//! A transaction of the user's own, which is committed together with what a handler returns.
+
+use crate::{
+    error::{Cause, cause, refuse},
+    log::Log,
+    phases::{self, Locking},
+    state::sets_timer,
+    tail::Tail,
+};
+use sillage_core::{BoxFuture, Commit, CommitError, Committed, Limits};
+use sqlx::{PgConnection, Postgres};
+use std::{
+    any::Any,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+/// How often a commit is tried whose rows somebody else made in this moment.
+const TRIES: usize = 3;
+
+/// A transaction on the connection that it dereferences to. Dropped without a commit, it is rolled
+/// back.
+///
+/// It holds the rows it has written until it ends; commits that are about the same rows wait for
+/// it, and readers of the log do not pass what it has appended.
+pub struct PgTransaction {
+    log: Arc<Log>,
+    tail: Arc<Tail>,
+    transaction: sqlx::Transaction<'static, Postgres>,
+}
+
+impl PgTransaction {
+    pub(crate) fn new(
+        log: Arc<Log>,
+        tail: Arc<Tail>,
+        transaction: sqlx::Transaction<'static, Postgres>,
+    ) -> Self {
+        PgTransaction { log, tail, transaction }
+    }
+
+    async fn finish(mut self, commit: Commit) -> Result<Committed, CommitError> {
+        let committed = write(&self.log, &mut self.transaction, &commit).await?;
+        let done = self.transaction.commit().await;
+        done.map_err(|error| CommitError::Failed(crate::error::describe(&self.log.place, error)))?;
+        self.tail.committed(sets_timer(&commit));
+        Ok(committed)
+    }
+}
+
+/// Applies a commit within a transaction, which goes on; where it is refused, the transaction is to
+/// be rolled back.
+pub(crate) async fn write(
+    log: &Log,
+    connection: &mut PgConnection,
+    commit: &Commit,
+) -> Result<Committed, CommitError> {
+    Limits::default().check(commit).map_err(CommitError::Rejected)?;
+    for _ in 0..TRIES {
+        let done = phases::run(log, connection, &[commit], Locking::Wait).await;
+        match done {
+            Ok((mut outcomes, _)) => {
+                if let Some(outcome) = outcomes.pop().flatten() {
+                    return outcome;
+                }
+            }
+            // Its entries or rows are there by now: somebody was quicker.
+            Err(error) if cause(&error) == Cause::Race && is_duplicate(&error) => {
+                return Err(CommitError::AlreadyHandled);
+            }
+            Err(error) => return Err(refuse(&log.place, error)),
+        }
+    }
+    Err(crate::commit::held_too_long(log, 0))
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+impl fmt::Debug for PgTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgTransaction").field("at", &self.log.place).finish_non_exhaustive()
+    }
+}
+
+impl Deref for PgTransaction {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for PgTransaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
+
+impl sillage_core::Transaction for PgTransaction {
+    fn commit(
+        self: Box<Self>,
+        commit: Commit,
+    ) -> BoxFuture<'static, Result<Committed, CommitError>> {
+        Box::pin(self.finish(commit))
+    }
+
+    fn as_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
