@@ -65,7 +65,9 @@ pub fn service(gateway: Gateway) -> Service {
             mins(10),
             hours(1),
         ]));
-    Service::new("payment").state(gateway).consumer(consumer)
+    // While the gateway is down nobody asks it but one order now and then.
+    let breaker = Breaker::failures(0.5).open_for(secs(5));
+    Service::new("payment").state(gateway).breaker("gateway", breaker).consumer(consumer)
 }
 
 /// The first step of every order.

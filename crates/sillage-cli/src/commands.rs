@@ -1,5 +1,6 @@
 //! The verbs, a file a family.
 
+mod breakers;
 mod completions;
 mod config;
 mod consumers;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Projections: how far they are
     #[command(subcommand, visible_alias = "projection")]
     Projections(projections::Projections),
+    /// Breakers of dependencies: which are open
+    #[command(subcommand, alias = "breaker")]
+    Breakers(breakers::Breakers),
     /// Timers that wait
     #[command(subcommand, alias = "timer")]
     Timers(timers::Timers),
@@ -59,6 +63,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<()> {
         Command::Dlq(dlq) => dlq.run(session).await,
         Command::Consumers(consumers) => consumers.run(session).await,
         Command::Projections(projections) => projections.run(session).await,
+        Command::Breakers(breakers) => breakers.run(session).await,
         Command::Timers(timers) => timers.run(session).await,
         Command::Topics(topics) => topics.run(session).await,
         Command::Doctor => doctor::run(session).await,

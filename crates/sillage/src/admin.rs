@@ -21,7 +21,7 @@ use sillage_core::{
     Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
     Result, Text, Timestamp, Write,
 };
-pub use status::{ConsumerStatus, ProjectionStatus, TimerStatus};
+pub use status::{BreakerStatus, ConsumerStatus, ProjectionStatus, TimerStatus};
 use std::sync::Arc;
 pub use trace::{Trace, TraceNode};
 

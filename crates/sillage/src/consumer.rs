@@ -5,6 +5,7 @@ use crate::{
     names,
     runtime::{
         member::{Handlers, Spec},
+        rate::Rate,
         retry::Retry,
     },
 };
@@ -30,6 +31,8 @@ pub struct Consumer {
     start: Start,
     broadcast: bool,
     horizon: Duration,
+    pub(crate) depends_on: Vec<Text>,
+    rate: Option<Rate>,
 }
 
 /// A broker may bring a message again for so long, at least: producers that were cut off, backups.
@@ -53,6 +56,8 @@ impl Consumer {
             start: Start::Earliest,
             broadcast: false,
             horizon: HORIZON,
+            depends_on: vec![],
+            rate: None,
         }
     }
 
@@ -119,6 +124,23 @@ impl Consumer {
     /// How long a handler may take; over it is a transient failure. 30 s unless said.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Its handlers call this dependency: its breaker and its rate limit, as the service says them,
+    /// are asked before each of them starts. A breaker finds out by itself that a consumer depends
+    /// on it, by the first failure; a rate limit does not.
+    pub fn depends_on(mut self, dependency: impl Into<Text>) -> Self {
+        self.depends_on.push(dependency.into());
+        self
+    }
+
+    /// How often handlers of this consumer may start in this process.
+    pub fn rate_limit(mut self, rate: Rate) -> Self {
+        if let Some(error) = rate.error() {
+            self.errors.push(format!("consumer `{}`: {error}", self.name));
+        }
+        self.rate = Some(rate);
         self
     }
 
@@ -199,6 +221,8 @@ impl Consumer {
             broadcast: self.broadcast,
             horizon: self.horizon,
             pauses: true,
+            depends_on: self.depends_on,
+            rate: self.rate,
         }
     }
 }

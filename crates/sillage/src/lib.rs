@@ -26,7 +26,9 @@ pub use handler::{
 };
 pub use log_broker::{LogBroker, SLOTS};
 pub use projection::{Get, Projection, ReadError, View};
-pub use runtime::{parking::ParkedKey, retry::Retry, watermark::Tally};
+pub use runtime::{
+    breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
+};
 pub use service::{Service, ServiceHandle};
 pub use sillage_core::*;
 pub use sillage_macros::{Command, Document, Event, Events};
@@ -34,10 +36,10 @@ pub use sillage_macros::{Command, Document, Event, Events};
 /// What most files that use Sillage need.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Answered, App, Command, Consumer, Decider, Document, Documents, Effects, Event,
-        Events, Failure, Key, Load, Meta, OrFail, Position, Projection, Raw, Recorded, Retry,
-        Running, Service, ServiceHandle, State, Timestamp, View, after, append, at, cancel, delete,
-        hours, mins, ms, publish, put, put_blind, schedule, secs, send,
+        Aggregate, Answered, App, Breaker, Command, Consumer, Decider, Document, Documents,
+        Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Projection, Rate, Raw,
+        Recorded, Retry, Running, Service, ServiceHandle, State, Timestamp, View, after, append,
+        at, cancel, delete, hours, mins, ms, publish, put, put_blind, schedule, secs, send,
     };
 }
 

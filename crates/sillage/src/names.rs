@@ -18,6 +18,8 @@ pub(crate) const WATERMARKS: &str = "watermarks";
 pub(crate) const MEMBERS: &str = "members";
 /// Documents of consumers' settings: paused by an operator or by the kill switch.
 pub(crate) const CONSUMERS: &str = "consumers";
+/// Documents of breakers that are open.
+pub(crate) const BREAKERS: &str = "breakers";
 /// Documents of apps' manifests.
 pub(crate) const MANIFESTS: &str = "manifests";
 /// In place of a partition: inbox rows that are forgotten by their age, in seconds since 1970.

@@ -1,7 +1,9 @@
 //! What runs: state machines without I/O and thin tasks that drive them.
 
 pub(crate) mod assemble;
+pub(crate) mod breaker;
 pub(crate) mod committer;
+pub(crate) mod dependency;
 pub(crate) mod health;
 mod kill_switch;
 mod lane;
@@ -9,6 +11,7 @@ pub(crate) mod leased;
 pub(crate) mod member;
 pub(crate) mod outlet;
 pub(crate) mod parking;
+pub(crate) mod rate;
 pub(crate) mod relay;
 pub(crate) mod retry;
 pub(crate) mod shares;

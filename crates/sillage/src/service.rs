@@ -6,13 +6,21 @@ use crate::{
     handler::States,
     names,
     projection::{AnyProjection, Progress, Projection, ReadError, read},
-    runtime::{assemble::Origin, committer::Committer},
+    runtime::{
+        assemble::Origin, breaker::Breaker, committer::Committer, dependency::Dependency,
+        rate::Rate,
+    },
 };
 use sillage_core::{
     Clock, Commit, CommitError, Committed, Condition, Database, Document, Effects, Error, Position,
     Range, Result, Stored, Text, Write,
 };
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Consumers, projections and state under one name.
 ///
@@ -24,13 +32,45 @@ pub struct Service {
     pub(crate) consumers: Vec<Consumer>,
     pub(crate) projections: Vec<Arc<dyn AnyProjection>>,
     pub(crate) follows: Vec<Text>,
+    pub(crate) breakers: BTreeMap<Text, Breaker>,
+    pub(crate) rates: BTreeMap<Text, Rate>,
 }
 
 impl Service {
     /// A service of that name: lower-case letters, digits, `-` and `_`.
     pub fn new(name: &'static str) -> Self {
         let (consumers, projections, follows) = (vec![], vec![], vec![]);
-        Service { name, states: States::default(), consumers, projections, follows }
+        let (breakers, rates) = (BTreeMap::new(), BTreeMap::new());
+        let states = States::default();
+        Service { name, states, consumers, projections, follows, breakers, rates }
+    }
+
+    /// Stops calls to a dependency that is not there: by the name that handlers say with
+    /// [`or_unavailable`](crate::OrFail::or_unavailable).
+    ///
+    /// While it is open, consumers whose handlers failed by it start nothing and fetch nothing; no
+    /// attempt is spent and nothing is parked. Then one delivery probes, and more and more follow
+    /// while they succeed. A consumer stops as a whole: what must go on meanwhile belongs in
+    /// another. Each process has its own; one that starts while it was open begins with a probe.
+    pub fn breaker(mut self, dependency: impl Into<Text>, breaker: Breaker) -> Self {
+        self.breakers.insert(dependency.into(), breaker);
+        self
+    }
+
+    /// How often handlers of all consumers that [depend on](Consumer::depends_on) it may start, in
+    /// this process.
+    pub fn rate_limit(mut self, dependency: impl Into<Text>, rate: Rate) -> Self {
+        self.rates.insert(dependency.into(), rate);
+        self
+    }
+
+    /// What its handlers depend on, as far as it was said.
+    pub(crate) fn dependencies(&self) -> impl Iterator<Item = Dependency> {
+        let names: BTreeSet<&Text> = self.breakers.keys().chain(self.rates.keys()).collect();
+        names.into_iter().map(|name| {
+            let (breaker, rate) = (self.breakers.get(name), self.rates.get(name));
+            Dependency::new(name.clone(), breaker.copied(), rate.copied())
+        })
     }
 
     /// What handlers take as `State<T>`; one value a type.

@@ -5,7 +5,7 @@ use crate::{
     log_broker::{EMBEDDED, passed, waiting},
     names,
     projection::Checkpoint,
-    runtime::{Mark, assemble::Timer, watermark::Tally},
+    runtime::{Mark, assemble::Timer, dependency::Opened, watermark::Tally},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -52,6 +52,21 @@ pub struct ProjectionStatus {
     pub lag: u64,
     /// Why it does not go on.
     pub paused: Option<String>,
+}
+
+/// A breaker that is open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerStatus {
+    /// `service/dependency`.
+    pub name: Text,
+    /// Since when.
+    pub since: Timestamp,
+    /// When a delivery tries it.
+    pub probe_at: Timestamp,
+    /// What the last call met.
+    pub why: String,
+    /// Who waits for it.
+    pub consumers: Vec<Text>,
 }
 
 /// A timer that waits.
@@ -164,6 +179,18 @@ impl Admin {
             Ok(TimerStatus { id: stored.id.clone(), due, name: message.name })
         };
         timers.iter().map(status).collect()
+    }
+
+    /// Breakers that are open, or being tried.
+    pub async fn breakers(&self) -> Result<Vec<BreakerStatus>> {
+        let mut open = vec![];
+        for stored in self.all(names::BREAKERS, "").await? {
+            let Opened { since, probe_at, why, consumers, .. } =
+                serde_json::from_slice(&stored.body)?;
+            let consumers = consumers.into_iter().collect();
+            open.push(BreakerStatus { name: stored.id, since, probe_at, why, consumers });
+        }
+        Ok(open)
     }
 
     /// All documents of a collection whose ids start so.

@@ -19,6 +19,7 @@ impl App {
             check_name("service", service.name, &mut errors);
             check_free("service", service.name, "broker", &mut errors);
             self.check_service(service, &mut errors);
+            check_dependencies(service, &mut errors);
         }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
     }
@@ -90,6 +91,34 @@ impl App {
                     "{prefix}: consumer `{}` needs messages in order of their key, which {} does \
                      not give; the embedded log does",
                     consumer.name, capabilities.name
+                ));
+            }
+        }
+    }
+}
+
+/// A breaker or a rate that could not work, or that would never be asked.
+fn check_dependencies(service: &Service, errors: &mut Vec<String>) {
+    let prefix = format!("service `{}`", service.name);
+    let broken = service.breakers.iter().map(|(name, breaker)| ("breaker", name, breaker.error()));
+    let rates = service.rates.iter().map(|(name, rate)| ("rate limit", name, rate.error()));
+    for (what, name, error) in broken.chain(rates) {
+        errors.extend(error.map(|error| format!("{prefix}: {what} of `{name}`: {error}")));
+    }
+    let asked: HashSet<_> = service.consumers.iter().flat_map(|one| &one.depends_on).collect();
+    for name in service.rates.keys().filter(|name| !asked.contains(name)) {
+        errors.push(format!(
+            "{prefix}: the rate limit of `{name}` would never be asked: say which consumers call it \
+             with `.depends_on(\"{name}\")`"
+        ));
+    }
+    for consumer in &service.consumers {
+        for name in &consumer.depends_on {
+            if !service.breakers.contains_key(name) && !service.rates.contains_key(name) {
+                errors.push(format!(
+                    "{prefix}: consumer `{}` depends on `{name}`, which has neither a breaker nor \
+                     a rate limit: add `.breaker(\"{name}\", …)` to the service",
+                    consumer.name
                 ));
             }
         }

@@ -91,7 +91,7 @@ impl Building {
         let states = Arc::new(States::default());
         let shared = Shared::of("broker", "relay", states, Some(database.clone()));
         let log = log_of(&database, &self.clock);
-        self.consumer(spec, shared, log).await
+        self.consumer(spec, shared, log, Arc::default()).await
     }
 
     /// Where consumers have read the log itself since the relay ran last: they must have handled

@@ -12,6 +12,7 @@ use crate::{
     projection::{Progress, Runner, identity},
     runtime::{
         committer::Committer,
+        dependency::Dependencies,
         health::Vital,
         member::{Control, Means, Member},
         outlet::Outlet,
@@ -125,15 +126,31 @@ impl Building {
             let handle = ServiceHandle::new(name, database, committer, clock, progress);
             self.handles.insert(name, handle);
         }
+        let dependencies = Arc::new(self.dependencies(&service).await?);
         let states = Arc::new(service.states);
         let copies = self.follower(&service.follows);
         for consumer in service.consumers.into_iter().chain(copies) {
             let database = self.database.as_ref().map(|(database, _)| database.clone());
             let shared = Shared::of(name, consumer.name, states.clone(), database);
             let broker = self.broker.clone();
-            self.consumer(consumer.build(name), shared, broker).await?;
+            let dependencies = dependencies.clone();
+            self.consumer(consumer.build(name), shared, broker, dependencies).await?;
         }
         Ok(())
+    }
+
+    /// What the service's handlers depend on; a breaker that was left open begins with a probe.
+    async fn dependencies(&self, service: &Service) -> Result<Dependencies> {
+        let all = Dependencies::new(service.dependencies());
+        let Some((database, _)) = &self.database else { return Ok(all) };
+        for (name, breaker) in &service.breakers {
+            let id = names::part(service.name, name);
+            let left = database.get(names::BREAKERS, &[&id]).await?.pop().flatten();
+            if let (Some(left), Some(dependency)) = (left, all.get(name)) {
+                dependency.reopen(*breaker, &serde_json::from_slice(&left.body)?);
+            }
+        }
+        Ok(all)
     }
 
     /// A consumer that keeps a copy of what is followed, where the broker is not the log itself.
@@ -147,6 +164,7 @@ impl Building {
         spec: crate::runtime::member::Spec,
         shared: Arc<Shared>,
         broker: Arc<dyn Broker>,
+        dependencies: Arc<Dependencies>,
     ) -> Result<()> {
         let (receiver, settler) = self.subscribe(&spec, &*broker).await?;
         let vital = self.vital(&format!("consumer `{}`", spec.name));
@@ -166,6 +184,7 @@ impl Building {
             outlet: Arc::new(Outlet::new(broker)),
             control,
             vital,
+            dependencies,
             stop: self.stop.clone(),
             drain_limit: self.drain_limit,
         };
@@ -247,6 +266,7 @@ impl Building {
             "service": service.name,
             "consumers": consumers.collect::<Vec<_>>(),
             "projections": projections.collect::<Vec<_>>(),
+            "breakers": service.breakers.keys().collect::<Vec<_>>(),
             "follows": service.follows,
             "broker": self.broker.capabilities().name,
             "started": self.clock.now(),

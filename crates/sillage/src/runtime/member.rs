@@ -5,6 +5,7 @@
 //! and the watermark of finished deliveries is settled. See `docs/delivery.md` for the states of
 //! a delivery.
 
+mod gates;
 mod intake;
 pub(crate) use intake::Mark;
 mod outcome;
@@ -14,11 +15,13 @@ mod step;
 
 use super::{
     committer::{Answer, Answers, Committer},
+    dependency::Dependencies,
     health::Vital,
     kill_switch::KillSwitch,
     lane::{LaneId, Lanes},
     outlet::Outlet,
     parking::{self, Head},
+    rate::Rate,
     retry::Retry,
     slots::Slots,
 };
@@ -27,6 +30,7 @@ use futures_util::{
     future::join_all,
     stream::{FuturesUnordered, StreamExt as _},
 };
+use gates::{Gates, Permits};
 use intake::Assigned;
 pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
@@ -64,6 +68,9 @@ pub(crate) struct Spec {
     pub(crate) horizon: Duration,
     /// It pauses where too many keys fail for good.
     pub(crate) pauses: bool,
+    /// Dependencies that are asked before a handler starts, without having failed one.
+    pub(crate) depends_on: Vec<Text>,
+    pub(crate) rate: Option<Rate>,
 }
 
 /// What an operator, or the kill switch, wants of a member.
@@ -89,6 +96,7 @@ pub(crate) struct Means {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) control: watch::Sender<Control>,
     pub(crate) vital: Arc<Vital>,
+    pub(crate) dependencies: Arc<Dependencies>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain_limit: Duration,
 }
@@ -99,6 +107,7 @@ struct Run {
     /// The head of a parked key; else the head of the lane.
     parked: Option<Head>,
     until: Duration,
+    permits: Permits,
 }
 
 /// What a commit is for.
@@ -109,7 +118,8 @@ enum Pending {
     Popped(LaneId, Popping),
     Noted(LaneId, parking::Key),
     Settled(usize, u64),
-    Paused,
+    /// For operators to see: nothing waits for it.
+    Noticed,
 }
 
 /// A parked head whose effects are committed.
@@ -160,6 +170,9 @@ pub(crate) struct Member {
     random: SmallRng,
     kill_switch: KillSwitch,
     control: watch::Receiver<Control>,
+    gates: Gates,
+    /// Breakers have changed, or let more calls begin.
+    gates_changed: watch::Receiver<()>,
     settled_at: Duration,
     forgets_at: Duration,
     throttled: bool,
@@ -202,6 +215,8 @@ impl Member {
             random: SmallRng::from_rng(&mut rand::rng()),
             kill_switch: KillSwitch::default(),
             control: means.control.subscribe(),
+            gates: Gates::new(&means),
+            gates_changed: means.dependencies.changes(),
             settled_at: Duration::ZERO,
             forgets_at: Duration::ZERO,
             throttled: false,
@@ -241,6 +256,7 @@ impl Member {
             }
             () = stop.cancelled(), if receiving => {}
             Ok(()) = self.control.changed() => self.controlled(),
+            Ok(()) = self.gates_changed.changed(), if !self.gates.is_empty() => self.report_gates(),
             inbound = self.receiver.next(), if receiving => {
                 let inbound = inbound?;
                 self.means.vital.problem("broker", None);
@@ -254,7 +270,8 @@ impl Member {
     fn next_wake(&self, now: Duration) -> Duration {
         let mut wake = now + TICK;
         let lanes = self.lanes.next_due().into_iter();
-        for due in lanes.chain(self.parked_due(now)).chain(self.settle_due()) {
+        let due = lanes.chain(self.parked_due(now)).chain(self.settle_due());
+        for due in due.chain(self.gates.next) {
             wake = wake.min(due);
         }
         wake
@@ -301,9 +318,12 @@ impl Member {
         }
     }
 
-    /// Looks at time limits and at parked keys whose bound was reached.
+    /// Looks at time limits and at breakers.
     fn tick(&mut self) {
         let now = self.means.clock.elapsed();
+        if !self.gates.is_empty() {
+            self.report_gates();
+        }
         for slot in 0..self.runs.len() {
             if self.runs[slot].as_ref().is_some_and(|run| run.until <= now) {
                 self.slots.stop(slot);
@@ -323,11 +343,12 @@ impl Member {
         self.means.shared.database.as_ref()
     }
 
-    /// Lets nothing more come while too much is under way.
+    /// Lets nothing more come while too much is under way, or while a breaker is open.
     fn throttle(&mut self) {
         let works = self.lanes.works();
-        let over = works >= self.means.spec.window;
-        let under = works <= self.means.spec.window / 2;
+        let shut = !self.gates.is_empty() && self.gates.are_shut(self.now);
+        let over = shut || works >= self.means.spec.window;
+        let under = !shut && works <= self.means.spec.window / 2;
         if (over && !self.throttled) || (under && self.throttled) {
             let partitions: Vec<_> = self.owned().map(|owned| owned.partition.clone()).collect();
             let done = if over {

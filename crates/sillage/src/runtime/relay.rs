@@ -49,6 +49,8 @@ pub(crate) fn spec(broker: Arc<dyn Broker>, incarnation: Uuid) -> Spec {
         broadcast: false,
         horizon: Duration::ZERO,
         pauses: false,
+        depends_on: vec![],
+        rate: None,
     }
 }
 

@@ -312,7 +312,7 @@ impl Member {
             message.key.as_ref().map(|key| self.lanes.name(topic, key))
         };
         let free = !self.paused && !careful && self.parked.is_empty() && self.slots.has_free();
-        if free && self.lanes.is_clear(name) {
+        if free && self.gates.is_empty() && self.lanes.is_clear(name) {
             return self.run_at_once(name, place, delivery);
         }
         let work = self.work(place, delivery, careful);

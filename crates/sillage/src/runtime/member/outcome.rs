@@ -24,17 +24,17 @@ const RERUNS: u32 = 5;
 
 impl Member {
     pub(super) fn ended(&mut self, slot: SlotId, handled: Handled) {
-        if let Some(run) = self.runs[slot].take()
-            && !self.is_dropped(&run)
-        {
+        let Some(run) = self.runs[slot].take() else { return };
+        self.tell_gates(&run.permits, handled.result.as_ref().err());
+        if !self.is_dropped(&run) {
             self.handled(run.lane, run.parked, handled);
         }
     }
 
     pub(super) fn timed_out(&mut self, slot: SlotId) {
-        if let Some(run) = self.runs[slot].take()
-            && !self.is_dropped(&run)
-        {
+        let Some(run) = self.runs[slot].take() else { return };
+        self.drop_permits(&run.permits);
+        if !self.is_dropped(&run) {
             let limit = self.means.spec.time_limit;
             let why = format!("the handler did not end within its time limit of {limit:?}");
             self.failed(run.lane, run.parked, &Failure::transient(why));
@@ -127,7 +127,7 @@ impl Member {
             Pending::Popped(lane, popping) => self.popped(lane, popping, answer),
             Pending::Noted(lane, key) => self.noted(lane, key, answer),
             Pending::Settled(place, assignment) => self.settled(place, assignment, answer),
-            Pending::Paused => {}
+            Pending::Noticed => {}
         }
     }
 
@@ -189,6 +189,14 @@ impl Member {
         if let Class::Unavailable(dependency) = &failure.class {
             let why = format!("`{dependency}` is unavailable: {failure}");
             tracing::debug!(consumer = %self.means.spec.name, why);
+            if parked.is_none()
+                && self.is_broken(dependency)
+                && let Some(work) = self.lanes.front(lane)
+            {
+                // As soon as the breaker lets it.
+                work.waits = 0;
+                return self.lanes.rest(lane);
+            }
             return match parked {
                 Some(_) => self.lanes.wait(lane, now + back_off(6, &mut self.random)),
                 None => self.rerun(lane, 0),
@@ -247,7 +255,7 @@ impl Member {
         tracing::error!(consumer = %self.means.spec.name, why);
         self.kill_switch.reset();
         if let Ok(commit) = settings(&self.means.spec.name, Some(&why)) {
-            self.commit(commit, Pending::Paused);
+            self.commit(commit, Pending::Noticed);
         }
         self.paused = true;
         self.means.control.send_modify(|control| control.paused = Some(why));

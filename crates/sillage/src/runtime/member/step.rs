@@ -8,10 +8,12 @@ use crate::{
 use sillage_core::{
     Commit, Condition, Delivery, Effects, Failure, Header, Message, Offset, Text, Write,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// So often a process may die on a message before it is a dead letter.
 const DEATHS: u32 = 3;
+/// Until a gate is asked again that nobody tells of.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 impl Member {
     /// Starts what can be started.
@@ -19,7 +21,7 @@ impl Member {
         self.now = self.means.clock.elapsed();
         self.lanes.due(self.now);
         self.wake_parked();
-        while !self.paused && self.slots.has_free() {
+        while !self.paused && self.slots.has_free() && self.admits() {
             let Some(lane) = self.lanes.next() else { return };
             self.step(lane);
         }
@@ -55,6 +57,10 @@ impl Member {
         let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
             return self.without_handler(lane, &message, parked);
         };
+        let Some(permits) = self.permits() else {
+            // Another member of this process took the last one since `dispatch` asked.
+            return self.lanes.wait(lane, self.now + BRIEFLY);
+        };
         let (mut attempt, mut redrives, mut offset) = (1, 0, None);
         if let Some(head) = &parked {
             offset = head.parked.position.map(|position| Offset(position.0));
@@ -67,10 +73,13 @@ impl Member {
         let mut delivered = Context::new(message, attempt, self.means.shared.clone());
         (delivered.redrives, delivered.offset) = (redrives, offset);
         match self.slots.start(|slot| handler.start(delivered, slot)) {
-            Some(Ok(ended)) => self.handled(lane, parked, ended),
+            Some(Ok(ended)) => {
+                self.tell_gates(&permits, ended.result.as_ref().err());
+                self.handled(lane, parked, ended);
+            }
             Some(Err(slot)) => {
                 let until = self.now + self.means.spec.time_limit;
-                self.runs[slot] = Some(Run { lane, parked, until });
+                self.runs[slot] = Some(Run { lane, parked, until, permits });
             }
             // No slot: `dispatch` asked before.
             None => self.lanes.rest(lane),
@@ -100,13 +109,14 @@ impl Member {
         let work = self.work(place, delivery, false);
         match started {
             Some(Ok(ended)) => {
+                self.tell_gates(&[], ended.result.as_ref().err());
                 let lane = self.lanes.push_busy(name, work);
                 self.handled(lane, None, ended);
             }
             Some(Err(slot)) => {
                 let lane = self.lanes.push_busy(name, work);
                 let until = self.now + self.means.spec.time_limit;
-                self.runs[slot] = Some(Run { lane, parked: None, until });
+                self.runs[slot] = Some(Run { lane, parked: None, until, permits: vec![] });
             }
             None => self.lanes.push(name, work),
         }
