@@ -117,7 +117,7 @@ impl Sides {
             println!("  {side:<42} {}", meter::median(figures));
         }
         for (side, figures) in [(same, &self.same), (bare, &self.bare)] {
-            println!("  Sillage to {side:<35} {}", ratios(&self.ours, figures));
+            println!("  of {side}: {}", ratios(&self.ours, figures));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! run, counts, and instructions instead of time.
 
 use crate::process;
+use crate::services::{self, ForTests, Service};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::ErrorKind;
 use std::process::Command;
@@ -31,9 +32,16 @@ impl Figure {
     }
 }
 
-/// Measures everything, and fails if a limit does not hold.
-pub(crate) fn run() -> Result<()> {
-    let figures = measure()?;
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// Beside the raw clients of Kafka and RabbitMQ, instead of in one process
+    #[arg(long)]
+    brokers: bool,
+}
+
+/// Measures, and fails if a limit does not hold.
+pub(crate) fn run(what: &Bench) -> Result<()> {
+    let figures = if what.brokers { brokers()? } else { measure()? };
     println!("\n{:<50}{:>12}{:>12}  result", "figure", "measured", "limit");
     for figure in &figures {
         let Figure { what, measured, limit, .. } = figure;
@@ -153,6 +161,49 @@ fn execute() -> Result<Figure> {
         limit: "≤ 5".into(),
         holds: Some(writes <= 5),
     })
+}
+
+/// Publishing and consuming beside raw rdkafka and raw lapin.
+pub(crate) fn brokers() -> Result<Vec<Figure>> {
+    const BROKERS: [(Service, u32); 2] = [(Service::Kafka, 200_000), (Service::Rabbitmq, 50_000)];
+    process::run(process::cargo("build --profile perf -p bench --features kafka,rabbitmq"))?;
+    let needed = BROKERS.map(|(service, _)| service);
+    let _stopped_afterwards = ForTests::up(&needed);
+    let mut figures = vec![];
+    for (service, url) in services::up(&needed)? {
+        let (_, messages) = BROKERS[usize::from(service == Service::Rabbitmq)];
+        let (_, said) = bench(&format!("brokers --broker {url} --messages {messages}"))?;
+        let command = format!(
+            "cargo run --profile perf -p bench --features {0} -- brokers --broker … --messages \
+             {messages}",
+            service.name()
+        );
+        for part in ["publish", "consume"] {
+            figures.extend(beside_raw(service, part, &command, &said)?);
+        }
+    }
+    Ok(figures)
+}
+
+/// Rate and processor time of one part, as ratios to the raw client that does the same.
+fn beside_raw(service: Service, part: &str, command: &str, said: &str) -> Result<[Figure; 2]> {
+    let what = match (service, part) {
+        (Service::Kafka, "publish") => ["Kafka, publish: rate", "Kafka, publish: CPU"],
+        (Service::Kafka, _) => ["Kafka, consume: rate", "Kafka, consume: CPU"],
+        (_, "publish") => ["RabbitMQ, publish: rate", "RabbitMQ, publish: CPU"],
+        _ => ["RabbitMQ, consume: rate", "RabbitMQ, consume: CPU"],
+    };
+    let said = said.split_once(&format!("\n{part}")).with_context(|| format!("no {part}"))?.1;
+    let rate: f64 = after(said, ": rate ")?;
+    let cpu: f64 = after(said, ", CPU ")?;
+    let figure = |what, ratio: f64, limit: &str, holds| Figure {
+        what,
+        command: command.to_owned(),
+        measured: format!("{ratio:.2}"),
+        limit: limit.into(),
+        holds: Some(holds),
+    };
+    Ok([figure(what[0], rate, "≥ 0.90", rate >= 0.9), figure(what[1], cpu, "≤ 1.25", cpu <= 1.25)])
 }
 
 /// Runs the bench; how, and what it said.

@@ -37,7 +37,7 @@ enum Task {
     /// The shop on every broker, with the same totals for the same seed
     Brokers(brokers::Brokers),
     /// What Sillage costs, against limits that hold on any machine
-    Bench,
+    Bench(bench::Bench),
     /// The long forms of everything; writes `docs/gate.md`
     Gate(gate::Gate),
     /// Real servers for tests, without Docker: Kafka, RabbitMQ and others
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
         Task::Brokers(brokers) => brokers::run(&brokers),
-        Task::Bench => bench::run(),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Gate(gate) => gate::run(&gate),
         Task::Services(services) => services::run(&services),
         Task::Tidy => tidy::run(),
