@@ -4,10 +4,15 @@
 // Helpers of tests are no tests to clippy.
 #![allow(clippy::unwrap_used)]
 
+#[path = "broker/proxy.rs"]
+mod proxy;
+
 use lapin::{
-    Connection, ConnectionProperties,
-    options::{ExchangeDeleteOptions, QueueDeleteOptions},
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ExchangeDeleteOptions, QueueDeleteOptions},
+    types::ShortString,
 };
+use proxy::Proxy;
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Database, Message, Progress, PublishError, Receipt, Result,
     Subscribed, Subscription, Text, TopicSpec, TopicStatus, TopologyDiff,
@@ -22,6 +27,7 @@ use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
 };
+use tokio::sync::OnceCell;
 
 mod broker {
     use super::Server;
@@ -66,14 +72,20 @@ impl Server {
         Some(Server { url, made: Made::default() })
     }
 
-    async fn connect(&self) -> Arc<dyn Broker> {
-        let broker = RabbitMq::connect(&self.url).await.unwrap();
+    async fn connect(&self, url: &str) -> Arc<dyn Broker> {
+        let broker = RabbitMq::connect(url).await.unwrap();
         Arc::new(Watched { broker, made: self.made.clone() })
     }
 
-    async fn clean(&self) {
+    /// Somebody else's connection, which ends with it, and a channel.
+    async fn raw(&self) -> (Connection, Channel) {
         let raw = Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap();
         let channel = raw.create_channel().await.unwrap();
+        (raw, channel)
+    }
+
+    async fn clean(&self) {
+        let (_raw, channel) = self.raw().await;
         let (topics, consumers) = self.made.0.lock().unwrap().clone();
         let mut queues: Vec<_> = consumers.iter().map(|name| format!("{name}/dead")).collect();
         for topic in &topics {
@@ -94,7 +106,7 @@ impl Server {
 
 impl BrokerFixture for Server {
     async fn open(&self) -> Arc<dyn Broker> {
-        self.connect().await
+        self.connect(&self.url).await
     }
 
     /// Its queues are made then.
@@ -110,6 +122,8 @@ impl BrokerFixture for Server {
 /// What a test publishes and consumes has names of its own.
 struct WithDatabase {
     server: Server,
+    /// Between apps and server, once a test has cut what there is.
+    proxy: OnceCell<Proxy>,
     prefix: Text,
     memory: Memory,
 }
@@ -120,9 +134,15 @@ impl WithDatabase {
         let memory = Memory::new(Arc::new(SystemClock));
         Some(WithDatabase {
             server,
+            proxy: OnceCell::new(),
             prefix: format!("t{:08x}-", rand::random::<u32>()).into(),
             memory,
         })
+    }
+
+    /// A topic's exchange on the server.
+    fn there(&self, topic: &str) -> ShortString {
+        format!("{}{topic}", self.prefix).into()
     }
 }
 
@@ -132,7 +152,32 @@ impl ConsumerFixture for WithDatabase {
     }
 
     async fn broker(&self) -> Option<Arc<dyn Broker>> {
-        Some(Arc::new(Apart::new(self.server.connect().await, self.prefix.clone())))
+        let url = self.proxy.get().map_or(&self.server.url, |proxy| &proxy.url);
+        Some(Arc::new(Apart::new(self.server.connect(url).await, self.prefix.clone())))
+    }
+
+    /// Without a header it has no key.
+    async fn publish_bare(&self, topic: &str, _key: &str, body: &str) -> bool {
+        let ((_raw, channel), topic) = (self.server.raw().await, self.there(topic));
+        let (key, options) = ("0.order.placed".into(), BasicPublishOptions::default());
+        let properties = BasicProperties::default();
+        let publish = channel.basic_publish(topic, key, options, body.as_bytes(), properties);
+        publish.await.unwrap().await.unwrap();
+        true
+    }
+
+    async fn delete(&self, topic: &str) -> bool {
+        let ((_raw, channel), topic) = (self.server.raw().await, self.there(topic));
+        channel.exchange_delete(topic, ExchangeDeleteOptions::default()).await.unwrap();
+        true
+    }
+
+    async fn cut(&self) -> bool {
+        match self.proxy.get() {
+            Some(proxy) => proxy.cut_and_refuse().await,
+            None => drop(self.proxy.set(Proxy::start(&self.server.url).await)),
+        }
+        true
     }
 
     async fn finish(&self) {

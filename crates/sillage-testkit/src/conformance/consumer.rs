@@ -38,6 +38,7 @@ mod operating;
 mod reading;
 mod sharing;
 mod stopping;
+mod strangers;
 mod world;
 
 pub use failing::*;
@@ -46,6 +47,7 @@ pub use operating::*;
 pub use reading::*;
 pub use sharing::*;
 pub use stopping::*;
+pub use strangers::*;
 
 /// Expands to one `#[test]` for each promise of [`consumer`](crate::conformance::consumer). The
 /// fixture is an expression that makes a new one for each test; it may `await`.
@@ -83,6 +85,7 @@ macro_rules! consumer_conformance {
             a_paused_consumer_waits_until_it_is_resumed,
             // stopping
             a_drained_app_leaves_nothing_to_redeliver,
+            what_ended_out_of_turn_is_counted,
             an_app_that_is_gone_without_draining_doubles_nothing,
             what_a_dead_process_had_parked_is_redriven_by_another,
             // sharing
@@ -90,6 +93,12 @@ macro_rules! consumer_conformance {
             apps_that_come_and_go_lose_double_and_reorder_nothing,
             a_broadcast_reaches_every_app,
             consumers_of_one_topic_each_get_everything,
+            // strangers
+            what_says_nothing_of_itself_is_a_dead_letter,
+            equal_ids_of_two_sources_are_two_messages,
+            what_a_topic_does_not_take_is_parked_in_the_relay,
+            a_topic_that_is_deleted_stops_nobody_else,
+            cuts_between_app_and_broker_lose_double_and_reorder_nothing,
         }
     };
     (@each $fixture:expr; $($test:ident,)+) => {$(

@@ -73,6 +73,36 @@ pub trait ConsumerFixture: Send + Sync {
         async { None }
     }
 
+    /// Publishes this body under this key, as somebody does who knows nothing of us: without any
+    /// header. `false`: nobody else can publish there.
+    fn publish_bare(
+        &self,
+        topic: &str,
+        key: &str,
+        body: &str,
+    ) -> impl Future<Output = bool> + Send {
+        let _ = (topic, key, body);
+        async { false }
+    }
+
+    /// Makes a topic that takes no messages of more bytes than this. `false`: there are none.
+    fn make_narrow(&self, topic: &str, bytes: u32) -> impl Future<Output = bool> + Send {
+        let _ = (topic, bytes);
+        async { false }
+    }
+
+    /// Deletes a topic behind everybody's back. `false`: there are none.
+    fn delete(&self, topic: &str) -> impl Future<Output = bool> + Send {
+        let _ = topic;
+        async { false }
+    }
+
+    /// Cuts all connections between apps and their broker, and refuses the first who comes back.
+    /// Called once before there are any. `false`: there never are.
+    fn cut(&self) -> impl Future<Output = bool> + Send {
+        async { false }
+    }
+
     /// Removes what a test left on the server, also one that failed.
     fn finish(&self) -> impl Future<Output = ()> + Send {
         async {}

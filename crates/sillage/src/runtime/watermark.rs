@@ -19,7 +19,8 @@ pub(crate) enum Fate {
 
 /// How many deliveries the watermark has passed, by what became of them.
 ///
-/// `received` is always the sum of the others: each is counted when the watermark passes it.
+/// `received` is always the sum of the others: each is counted when the watermark passes it, or
+/// when it is settled, where a broker is told of each by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// All of them.
@@ -117,6 +118,13 @@ impl Watermark {
         self.tally
     }
 
+    /// What is finished, also where it waits for what came before it.
+    pub(crate) fn tally_of_finished(&self) -> Tally {
+        let mut tally = self.tally;
+        self.entries.iter().filter_map(|(_, fate)| *fate).for_each(|fate| tally.count(fate));
+        tally
+    }
+
     /// How many deliveries there are from the oldest unfinished one on.
     pub(crate) fn span(&self) -> usize {
         self.entries.len()
@@ -157,6 +165,8 @@ mod tests {
                 let expected = prefix.checked_sub(1).map(|last| offsets[last]);
                 prop_assert_eq!(watermark.passed(), expected);
                 prop_assert_eq!(watermark.tally().received, prefix as u64);
+                let done = finished.iter().filter(|done| **done).count();
+                prop_assert_eq!(watermark.tally_of_finished().received, done as u64);
                 prop_assert_eq!(watermark.span(), numbers.len() - prefix);
                 prop_assert_eq!(watermark.oldest(), offsets.get(prefix).copied());
             }

@@ -2,7 +2,7 @@
 
 use super::{
     super::ConsumerFixture,
-    desk::Desk,
+    desk::{Desk, Placed},
     world::{BILLING, World},
 };
 use sillage::prelude::*;
@@ -29,6 +29,24 @@ pub async fn a_drained_app_leaves_nothing_to_redeliver<F: ConsumerFixture>(fixtu
     world.assert_once_and_in_order().await;
     world.accounted(BILLING, 400).await;
     desk.assert_right();
+}
+
+/// What has ended while something before it in its partition waits is counted, and does not come
+/// again: an app that drains leaves such gaps.
+pub async fn what_ended_out_of_turn_is_counted<F: ConsumerFixture>(fixture: &F) {
+    let (world, desk) = (World::new(fixture).await, Desk::new());
+    world.has_been_there(&desk).await;
+    world.place("o", &["slow 1", "2"]).await;
+    world.commit((0..40).map(|key| Placed::new(&format!("k{key}"), "1"))).await;
+    let app = world.start(&desk).await;
+    desk.done.until("the others are done", |done| done.len() == 40).await;
+    tokio::join!(app.drain(), async { desk.gate.note("open") });
+    let app = world.start(&desk).await;
+    world.invoiced(BILLING).await;
+    app.drain().await;
+    assert_eq!(desk.calls.notes().len(), 42, "handlers that ended ran again");
+    world.assert_once_and_in_order().await;
+    world.accounted(BILLING, 42).await;
 }
 
 /// A process dies in the middle, twice: handlers may run again, their effects are there once, in

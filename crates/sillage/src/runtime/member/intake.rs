@@ -60,7 +60,10 @@ pub(super) struct Assigned {
     pub(super) revoked: Option<Duration>,
     pub(super) fence: Option<(Text, Epoch)>,
     pub(super) watermark: Watermark,
+    /// Finished, and the broker has not heard of it.
     pub(super) finished: Vec<Offset>,
+    /// So many of these are in the stored tally, or in that which is being stored.
+    pub(super) counted: usize,
     pub(super) settling: bool,
     /// What was stored last; `None`: nothing yet.
     pub(super) stored: Option<Mark>,
@@ -90,6 +93,7 @@ impl Assigned {
             fence: None,
             watermark: Watermark::default(),
             finished: vec![],
+            counted: 0,
             settling: false,
             stored: None,
             guard: None,

@@ -40,7 +40,8 @@ impl Member {
             .revoked
             .is_some_and(|end| end <= time || !self.is_under_way(place, assigned.assignment));
         if self.database().is_none() || self.means.spec.broadcast {
-            self.settle_broker(place);
+            self.partitions[place].counted = self.partitions[place].finished.len();
+            self.settle_broker(place, self.partitions[place].watermark.passed());
             if closing {
                 self.release(place);
             }
@@ -55,6 +56,8 @@ impl Member {
         let stored = assigned.stored.as_ref();
         let unguarded = assigned.guard.is_none() && stored.is_some_and(|mark| mark.guard.is_some());
         let moved = unguarded || assigned.marked != assigned.watermark.passed();
+        // Where each is settled by itself, what is finished need not wait for what came before it.
+        let moved = moved || (!self.means.offsets && !assigned.finished.is_empty());
         let open = stored.is_some_and(|mark| mark.open);
         if (closing && open) || moved || (stored.is_none() && !closing) {
             let assignment = assigned.assignment;
@@ -67,9 +70,6 @@ impl Member {
             }
         } else if closing {
             self.release(place);
-        } else if !self.means.offsets {
-            // What is finished is told one by one: it need not wait for what came before it.
-            self.settle_broker(place);
         }
     }
 
@@ -83,9 +83,15 @@ impl Member {
         let assigned = &mut self.partitions[place];
         let offset = assigned.watermark.passed().unwrap_or_default();
         let guard = assigned.guard.clone().filter(|guard| guard.offset > offset);
-        let mark = Mark { offset, open, tally: assigned.watermark.tally(), guard };
+        let tally = if self.means.offsets {
+            assigned.watermark.tally()
+        } else {
+            assigned.watermark.tally_of_finished()
+        };
+        let mark = Mark { offset, open, tally, guard };
         let body = serde_json::to_vec(&mark)?.into();
         assigned.marked = assigned.watermark.passed();
+        assigned.counted = assigned.finished.len();
         assigned.stored = Some(mark);
         let consumer = self.means.spec.name.clone();
         let id = names::watermark(&consumer, &assigned.partition);
@@ -133,7 +139,7 @@ impl Member {
         }
         self.partitions[place].settling = false;
         match answer {
-            Ok(_) => self.settle_broker(place),
+            Ok(_) => self.settle_broker(place, self.partitions[place].marked),
             Err(CommitError::Fenced) => self.let_go(place),
             Err(error) => {
                 tracing::warn!(consumer = %self.means.spec.name, %error, "settling failed");
@@ -142,13 +148,15 @@ impl Member {
         }
     }
 
-    fn settle_broker(&mut self, place: usize) {
+    /// Tells the broker what is counted, and nothing else: what it has heard of is not counted
+    /// again.
+    fn settle_broker(&mut self, place: usize, watermark: Option<Offset>) {
         let assigned = &mut self.partitions[place];
-        let finished = std::mem::take(&mut assigned.finished);
+        let counted = std::mem::take(&mut assigned.counted);
+        let finished: Vec<_> = assigned.finished.drain(..counted).collect();
         if finished.is_empty() {
             return;
         }
-        let watermark = assigned.watermark.passed();
         let partition = assigned.partition.clone();
         let settler = self.settler.clone();
         let vital = self.means.vital.clone();
