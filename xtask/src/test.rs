@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::process::Command;
 
 /// What tests talk to.
 const NEEDED: [Service; 5] =
@@ -13,6 +14,12 @@ const NEEDED: [Service; 5] =
 
 /// Names the file in which tests write that they had to be skipped.
 const SKIPPED: &str = "SILLAGE_TEST_SKIPPED";
+
+/// TLS and SCRAM of Kafka's client are built with the system's OpenSSL: a client of its own, of a
+/// minute and a half, so that nobody waits for it who builds the rest.
+const SECURE: &str = "test -p sillage-kafka --features ssl --test kafka secure";
+/// Says whether its headers are there: Debian has them in `libssl-dev`.
+const OPENSSL: &str = "pkg-config --exists openssl";
 
 #[derive(clap::Args)]
 pub(crate) struct Test {
@@ -51,11 +58,25 @@ fn targets_with(keep: bool) -> Result<()> {
     servers.tell(&mut command);
     command.env(SKIPPED, &file);
     let result = process::run(command);
-    let skipped = take(&file).with_context(|| process::relative(&file))?;
+    let (secure, without) = secure(&servers, &file);
+    let skipped = take(&file).with_context(|| process::relative(&file))? + without;
     println!("{}", told(&skipped));
-    result?;
+    result.and(secure)?;
     ensure!(skipped.is_empty() || !process::in_ci(), "no test may be skipped where `CI` is `true`");
     Ok(())
+}
+
+/// Runs what needs OpenSSL; a line of what was skipped.
+fn secure(servers: &ForTests, skipped: &Path) -> (Result<()>, &'static str) {
+    let mut words = OPENSSL.split_whitespace();
+    let has_openssl = Command::new(words.next().unwrap_or_default()).args(words).status();
+    if !has_openssl.is_ok_and(|status| status.success()) {
+        return (Ok(()), "sillage-kafka secure: OpenSSL is not here (libssl-dev, pkg-config)\n");
+    }
+    let mut command = process::cargo(SECURE);
+    servers.tell(&mut command);
+    command.env(SKIPPED, skipped);
+    (process::run(command), "")
 }
 
 /// What is in the file, if there is one; then there is none.

@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Looks until [`LIMIT`].
 const LOOKS: u32 = 200;
 
+/// More than a client writes into its log in a second, unless it was told to tell everything.
+const LINES: usize = 1_000;
+
 /// Runs what blocks beside the runtime's threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -76,8 +79,7 @@ impl Admin {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => last = Some(error),
             }
-            // Errors with their reasons wait in the client's queue.
-            while self.client.poll(Duration::ZERO).is_some() {}
+            self.listen();
             let reason = self.client.context().last();
             if reason.is_some_and(|(code, _)| is_final(code)) {
                 break;
@@ -86,9 +88,17 @@ impl Admin {
         Err(self.failed("for its topics", last))
     }
 
+    /// Takes in what waits in the client's queue: errors with their reasons, behind lines of its log.
+    /// Of such a line a poll says no more than of an empty queue.
+    fn listen(&self) {
+        for _ in 0..LINES {
+            let _ = self.client.poll(Duration::ZERO);
+        }
+    }
+
     /// An error that says what the client knows.
     fn failed(&self, what: &str, error: Option<rdkafka::error::KafkaError>) -> Error {
-        while self.client.poll(Duration::ZERO).is_some() {}
+        self.listen();
         let servers = &self.config.servers;
         let failed = match self.client.context().last() {
             Some((code, reason)) => {

@@ -36,20 +36,22 @@ impl Server for Kafka {
     fn variables(&self, place: &Place) -> Vec<Variable> {
         let at = |offset| format!("127.0.0.1:{}", place.port(offset));
         let user = format!("{USER}:{PASSWORD}");
-        let scram = "sasl.mechanism=SCRAM-SHA-256";
+        let scram = "mechanism=SCRAM-SHA-256";
+        let ca = Certificates::of(&place.beside("tls")).ca;
+        let ca = format!("ca={}", ca.display());
         vec![
             Variable::new("SILLAGE_TEST_KAFKA", format!("kafka://{}", at(PLAIN))),
             Variable::new(
                 "SILLAGE_TEST_KAFKA_SASL",
-                format!("kafka://{user}@{}?security.protocol=SASL_PLAINTEXT&{scram}", at(SASL)),
+                format!("kafka://{user}@{}?security=sasl_plaintext&{scram}", at(SASL)),
             ),
             Variable::new(
                 "SILLAGE_TEST_KAFKA_TLS",
-                format!("kafka://{}?security.protocol=SSL", at(TLS)),
+                format!("kafka://{}?security=tls&{ca}", at(TLS)),
             ),
             Variable::new(
                 "SILLAGE_TEST_KAFKA_SASL_TLS",
-                format!("kafka://{user}@{}?security.protocol=SASL_SSL&{scram}", at(SASL_TLS)),
+                format!("kafka://{user}@{}?security=sasl_tls&{scram}&{ca}", at(SASL_TLS)),
             ),
         ]
     }

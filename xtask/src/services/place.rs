@@ -34,6 +34,11 @@ impl Place {
         Ok(Place { folder: services().join(name), base: base(env::var(PORT).ok().as_deref())? })
     }
 
+    /// That of another server.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        Place { folder: self.folder.with_file_name(name), base: self.base }
+    }
+
     /// Makes the folder, for one process at a time: the others wait as long as the file is held.
     pub(super) fn lock(&self) -> Result<File> {
         if geteuid().is_root() {

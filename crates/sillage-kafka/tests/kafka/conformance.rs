@@ -1,6 +1,7 @@
 //! Kafka passes the suites for brokers, and for consumers with a database beside it.
 
-use crate::support::{unique, url};
+use crate::support::{admin, flush, make_narrow, raw_producer, unique, url, within};
+use rdkafka::{admin::AdminOptions, producer::BaseRecord};
 use sillage_core::{Broker, Database};
 use sillage_kafka::Kafka;
 use sillage_testkit::{
@@ -40,6 +41,11 @@ impl WithDatabase {
         let memory = Memory::new(Arc::new(SystemClock));
         WithDatabase { url, prefix: format!("{}-", unique("test")), memory }
     }
+
+    /// A topic's name on the server.
+    fn there(&self, topic: &str) -> String {
+        format!("{}{topic}", self.prefix)
+    }
 }
 
 impl ConsumerFixture for WithDatabase {
@@ -50,6 +56,26 @@ impl ConsumerFixture for WithDatabase {
     async fn broker(&self) -> Option<Arc<dyn Broker>> {
         let kafka = Kafka::connect(&self.url).await.unwrap();
         Some(Arc::new(Apart::new(Arc::new(kafka), &*self.prefix)))
+    }
+
+    async fn publish_bare(&self, topic: &str, key: &str, body: &str) -> bool {
+        let producer = raw_producer();
+        let topic = self.there(topic);
+        producer.send(BaseRecord::to(&topic).key(key).payload(body)).unwrap();
+        flush(&producer);
+        true
+    }
+
+    async fn make_narrow(&self, topic: &str, bytes: u32) -> bool {
+        make_narrow(&self.there(topic), bytes).await;
+        true
+    }
+
+    async fn delete(&self, topic: &str) -> bool {
+        let (topic, options) = (self.there(topic), AdminOptions::new());
+        let deleted = within(admin().delete_topics(&[&topic], &options)).await.unwrap();
+        deleted[0].as_ref().unwrap();
+        true
     }
 }
 

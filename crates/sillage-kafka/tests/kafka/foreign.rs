@@ -1,13 +1,12 @@
 //! Records that others wrote, and what is gone.
 
 use crate::support::{
-    Member, flush, make_narrow, numbers, publish, raw_consumer, raw_producer, server, unique, url,
+    Member, admin, flush, make_narrow, numbers, publish, raw_consumer, raw_producer, unique, url,
     with_topic, within,
 };
 use rdkafka::{
     Offset as Place, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
+    admin::AdminOptions,
     consumer::{CommitMode, Consumer as _},
     message::{Header, OwnedHeaders},
     producer::BaseRecord,
@@ -96,10 +95,7 @@ async fn headers_that_cannot_be_read_stop_nobody() {
 async fn delete(topic: &Text, number: i32, below: i64) {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, number, Place::Offset(below)).unwrap();
-    let mut client = rdkafka::ClientConfig::new();
-    client.set("bootstrap.servers", server());
-    let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
-    let deleted = within(admin.delete_records(&list, &AdminOptions::new())).await.unwrap();
+    let deleted = within(admin().delete_records(&list, &AdminOptions::new())).await.unwrap();
     deleted.elements()[0].error().unwrap();
 }
 

@@ -194,14 +194,17 @@ pub(crate) fn text(message: &Message) -> String {
     String::from_utf8_lossy(&message.payload).into_owned()
 }
 
+/// Somebody else who makes and deletes things.
+pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", server()).create().unwrap()
+}
+
 /// A topic with a limit of its own, made by somebody else.
 pub(crate) async fn make_narrow(topic: &str, bytes: u32) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", server()).create().unwrap();
     let limit = bytes.to_string();
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &limit);
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-    within(admin.create_topics(&[new], &options)).await.unwrap().remove(0).unwrap();
+    within(admin().create_topics(&[new], &options)).await.unwrap().remove(0).unwrap();
 }
 
 /// A client that is not ours.
