@@ -9,6 +9,7 @@ mod ci;
 mod examples;
 mod faults;
 mod gate;
+mod planted;
 mod process;
 mod services;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
     Examples,
     /// Kill a shop's processes at random moments, and audit what is left
     Faults(faults::Faults),
+    /// Plant bugs in a copy of the source; tests on real servers have to find each
+    Planted(planted::Planted),
     /// The shop on every broker, with the same totals for the same seed
     Brokers(brokers::Brokers),
     /// What Sillage costs, against limits that hold on any machine
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Test(test) => test::run(&test),
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
+        Task::Planted(planted) => planted::run(&planted),
         Task::Brokers(brokers) => brokers::run(&brokers),
         Task::Bench(bench) => bench::run(&bench),
         Task::Gate(gate) => gate::run(&gate),
