@@ -2,7 +2,7 @@
 
 mod url;
 
-use crate::error;
+use crate::{error, figures};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use sillage_core::{Error, Result};
 use std::{env, fmt};
@@ -116,6 +116,7 @@ impl Config {
             ("partitioner", "murmur2_random"),
             ("compression.type", "lz4"),
             ("linger.ms", "2"),
+            ("statistics.interval.ms", figures::EVERY),
             ("queue.buffering.max.messages", "200000"),
             ("queue.buffering.max.kbytes", "262144"),
         ] {
@@ -147,6 +148,7 @@ impl Config {
             ("queued.min.messages", "20000"),
             ("queued.max.messages.kbytes", "16384"),
             ("fetch.wait.max.ms", "250"),
+            ("statistics.interval.ms", figures::EVERY),
         ] {
             default(&mut client, &self.passed, name, value);
         }

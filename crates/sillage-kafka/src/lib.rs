@@ -20,7 +20,11 @@
 //! | `mechanism` | `PLAIN` (unless said), `SCRAM-SHA-256`, `SCRAM-SHA-512` |
 //! | `user`, `password_env` | who comes in, and which variable of the environment has the password; or `user:password@` before the host |
 //! | `ca` | a file of certificates to trust instead of the system's |
-//! | `rdkafka.<property>` | any property of librdkafka's but those that would break a promise; `rdkafka.statistics.interval.ms` brings its figures to `tracing`, target `sillage_kafka::statistics` |
+//! | `rdkafka.<property>` | any property of librdkafka's but those that would break a promise |
+//!
+//! The client's figures are told every 15 s (`rdkafka.statistics.interval.ms=0`: never) to the
+//! recorder of the crate `metrics` that the process has installed: messages and bytes, what is
+//! queued, round trips, rebalances and lag, as `sillage_kafka_…`.
 //!
 //! TLS and SCRAM need the feature `ssl` (the system's OpenSSL) or `ssl-vendored`.
 //!
@@ -48,6 +52,7 @@
 mod admin;
 mod config;
 mod error;
+mod figures;
 mod offsets;
 mod publisher;
 mod receiver;

@@ -9,7 +9,7 @@ mod pending;
 
 use crate::{
     config::Config,
-    error,
+    error, figures,
     watch::{Watch, lock},
 };
 pub(crate) use limits::Limits;
@@ -23,7 +23,7 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 use sillage_core::{
-    Binding, BoxFuture, Error, Key, Message, Offset, Partition, PublishError, Receipt, Result,
+    Binding, BoxFuture, Error, Key, Message, Offset, Partition, PublishError, Receipt, Result, Text,
 };
 use std::{
     collections::VecDeque,
@@ -70,6 +70,8 @@ struct Outlet {
 
 /// Hears from one producer.
 struct Context {
+    /// What its figures are called.
+    name: Text,
     pending: Arc<Pending>,
     limits: Arc<Limits>,
     /// A message could not be written: the client takes no more.
@@ -84,7 +86,7 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        Watch::statistics(statistics);
+        figures::tell(&self.name, statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -203,6 +205,7 @@ fn cut_off() -> PublishError {
 impl Shared {
     fn producer(&self) -> Result<Arc<BaseProducer<Context>>> {
         let context = Context {
+            name: "publisher".into(),
             pending: self.pending.clone(),
             limits: self.limits.clone(),
             broken: AtomicBool::new(false),

@@ -136,7 +136,7 @@ fn consumer(
     } else {
         subscription.consumer.to_string()
     };
-    let context = Context::default();
+    let context = Context::new(subscription.consumer.clone());
     let made = BaseConsumer::from_config_and_context(&config.consumer(&group, broadcast), context);
     let what = || format!("no consumer for Kafka at {} can be made", config.servers);
     let mut consumer = made.map_err(|error| error::describe(what(), error))?;

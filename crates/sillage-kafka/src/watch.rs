@@ -44,21 +44,11 @@ impl Watch {
             _ => tracing::debug!(target: "sillage_kafka::client", facility, "{line}"),
         }
     }
-
-    /// The client's own figures as JSON, where `rdkafka.statistics.interval.ms` asks for them.
-    pub(crate) fn statistics(json: &[u8]) {
-        let json = String::from_utf8_lossy(json);
-        tracing::debug!(target: "sillage_kafka::statistics", "{json}");
-    }
 }
 
 impl ClientContext for Watch {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         Watch::say(level, facility, line);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        Watch::statistics(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -3,7 +3,10 @@
 //! Nothing is answered from inside a callback, so that partitions that stay keep flowing while
 //! others are drained.
 
-use crate::watch::{Watch, lock};
+use crate::{
+    figures,
+    watch::{Watch, lock},
+};
 use rdkafka::{
     ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -11,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
     types::{RDKafkaErrorCode as Code, RDKafkaRespErr},
 };
-use sillage_core::Partition;
+use sillage_core::{Partition, Text};
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,8 +36,8 @@ pub(super) enum Event {
 }
 
 /// Notes what happens to one consumer.
-#[derive(Default)]
 pub(super) struct Context {
+    consumer: Text,
     events: Mutex<Vec<Event>>,
     /// Grows with each callback: then a poll that brought nothing has not seen the queue empty.
     calls: AtomicU64,
@@ -43,6 +46,17 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// For a member of this consumer.
+    pub(super) fn new(consumer: Text) -> Self {
+        Context {
+            consumer,
+            events: Mutex::default(),
+            calls: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            watch: Watch::default(),
+        }
+    }
+
     /// As if the group had assigned these.
     pub(super) fn assigned(&self, partitions: Vec<Partition>) {
         self.note(Event::Assigned(partitions));
@@ -85,7 +99,7 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.called();
-        Watch::statistics(statistics);
+        figures::tell(&self.consumer, statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -5,6 +5,7 @@
 mod admin;
 mod conformance;
 mod consume;
+mod figures;
 mod foreign;
 mod group;
 mod publish;
