@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Everywhere")]
 #[allow(clippy::struct_excessive_bools)] // flags are what they are
 pub(crate) struct Globals {
-    /// The database: `sqlite:FILE`. Else from ./sillage.toml, ~/.config/sillage/config.toml, or
+    /// The database: `sqlite:FILE` or `postgres://…`. Else from ./sillage.toml, ~/.config/sillage/config.toml, or
     /// `sqlite:shop-data/shop.db` if that is there
     #[arg(long, global = true, value_name = "URL", env = "SILLAGE_DATABASE")]
     pub(crate) database: Option<String>,

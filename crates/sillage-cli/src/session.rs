@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::Result;
 use sillage::{Broker, Clock as _, SystemClock, admin::Admin};
-use std::{env, fs, sync::Arc, time::Duration};
+use std::{borrow::Cow, env, fs, sync::Arc, time::Duration};
 
 pub(crate) struct Session {
     pub(crate) out: Out,
@@ -28,9 +28,10 @@ impl Session {
     pub(crate) async fn admin(&self) -> Result<Admin> {
         let url = self.settings.url()?;
         self.check_file(url)?;
+        check_feature(url)?;
         let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| env::var(name).ok());
         let who = format!("sillage: {}", user.as_deref().unwrap_or("unknown"));
-        Ok(Admin::new(sillage::connect(url).await?, who))
+        Ok(Admin::new(sillage::connect(&never_made(url)).await?, who))
     }
 
     /// The broker, where one is named and it is not the log.
@@ -86,11 +87,21 @@ impl Session {
     }
 }
 
-/// A broker that this binary cannot speak to is told with the way to one that can.
+/// The URL by which a schema of PostgreSQL is not made where there is none.
+fn never_made(url: &str) -> Cow<'_, str> {
+    if !url.starts_with("postgres") {
+        return Cow::Borrowed(url);
+    }
+    let mark = if url.contains('?') { '&' } else { '?' };
+    Cow::Owned(format!("{url}{mark}create=no"))
+}
+
+/// A server that this binary cannot speak to is told with the way to one that can.
 fn check_feature(url: &str) -> Result<(), Refusal> {
     let (name, feature, is_there) = match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         "kafka" => ("Kafka", "kafka", cfg!(feature = "kafka")),
         "amqp" | "amqps" => ("RabbitMQ", "rabbitmq", cfg!(feature = "rabbitmq")),
+        "postgres" | "postgresql" => ("PostgreSQL", "postgres", cfg!(feature = "postgres")),
         _ => return Ok(()),
     };
     if is_there {

@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use std::str::FromStr;
 
 /// What a URL may say, for people.
-const KNOWN: &str = "schema, pooler, connections, application_name, sslmode, sslrootcert, sslcert, \
+const KNOWN: &str = "schema, create, pooler, connections, application_name, sslmode, sslrootcert, sslcert, \
                      sslkey";
 
 /// The schema of a URL that names none.
@@ -20,6 +20,8 @@ pub(crate) struct Config {
     options: PgConnectOptions,
     /// The schema that holds everything.
     pub(crate) schema: String,
+    /// A schema that is not there is made.
+    pub(crate) create: bool,
     /// A pooler lends a connection for one transaction only: nothing may outlive it.
     pub(crate) pooler: bool,
     /// How many connections read at the same time.
@@ -50,12 +52,14 @@ impl Config {
     /// `Invalid`: with what is wrong and what is known.
     pub(crate) fn parse(url: &str) -> Result<Config> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut schema, mut pooler, mut connections) = (SCHEMA.to_owned(), false, CONNECTIONS);
+        let (mut schema, mut create) = (SCHEMA.to_owned(), true);
+        let (mut pooler, mut connections) = (false, CONNECTIONS);
         let mut passed = vec![];
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match name {
                 "schema" => schema = identifier(value)?,
+                "create" => create = yes(value)?,
                 "pooler" => pooler = transaction(value)?,
                 "connections" => connections = count(value)?,
                 "application_name" | "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => {
@@ -74,7 +78,7 @@ impl Config {
             Error::invalid(format!("this is no PostgreSQL URL: {expected}")).because(error)
         })?;
         let options = options.disable_statement_logging();
-        Ok(Config { options, schema, pooler, connections })
+        Ok(Config { options, schema, create, pooler, connections })
     }
 
     /// Where this is, for people; without the password.
@@ -150,6 +154,14 @@ fn transaction(value: &str) -> Result<bool> {
             "`pooler={value}` is unknown: expected `transaction` (PgBouncer's pool_mode), \
              `session` or `none`"
         ))),
+    }
+}
+
+fn yes(value: &str) -> Result<bool> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(Error::invalid(format!("`create={value}` is unknown: expected `yes` or `no`"))),
     }
 }
 

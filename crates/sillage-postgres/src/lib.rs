@@ -21,7 +21,7 @@
 //! later ones succeed without anybody's help once it is back.
 //!
 //! *URLs.* `postgres://user:password@host:port/database`, with `schema=` (`sillage`; several services
-//! may share a server), `pooler=transaction` behind PgBouncer in that mode, `connections=` (8) for
+//! may share a server), `create=no` (a schema that is not there is an error), `pooler=transaction` behind PgBouncer in that mode, `connections=` (8) for
 //! reads, and `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `application_name`.
 
 mod commit;

@@ -120,6 +120,13 @@ impl Start<'_> {
                  it to `on` for this user (ALTER ROLE … SET synchronous_commit = on)"
             )));
         }
+        let is_there: bool = row.try_get(5)?;
+        if !is_there && !self.config.create {
+            return Ok(Err(Error::new(
+                ErrorKind::NotFound,
+                format!("no app has ever started at {place}: start the one that makes the schema"),
+            )));
+        }
         let encoding: String = row.try_get(3)?;
         if encoding != "UTF8" {
             return Ok(unsupported(format!(
@@ -134,7 +141,7 @@ impl Start<'_> {
             )));
         }
         let at_least_on = if synchronous == "remote_apply" { synchronous } else { "on".to_owned() };
-        Ok(Ok(Found { there: row.try_get(5)?, synchronous: at_least_on, ..Found::default() }))
+        Ok(Ok(Found { there: is_there, synchronous: at_least_on, ..Found::default() }))
     }
 
     async fn migrate(

@@ -4,18 +4,23 @@ use crate::prefix::Prefixed;
 use sillage_core::{Broker, Database, Error, ErrorKind, Result};
 use std::sync::Arc;
 
-/// Opens the database of a URL: `sqlite:shop.db` (made when it is not there).
+/// What names a database, for people.
+const DATABASES: &str = "`sqlite:FILE` or `postgres://user:password@host/database`";
+
+/// Opens the database of a URL: `sqlite:shop.db` (made when it is not there), or
+/// `postgres://user:password@host/database`, whose schema is made when it is not there: `sillage`, or
+/// the one that `?schema=…` names.
 ///
 /// A URL of a backend that is not compiled in is an error that names the feature to add.
 pub async fn connect(url: &str) -> Result<Arc<dyn Database>> {
     let (scheme, rest) = url.split_once(':').ok_or_else(|| {
-        Error::invalid(format!("`{url}` is no database URL: expected `sqlite:FILE`"))
+        Error::invalid(format!("`{url}` is no database URL: expected {DATABASES}"))
     })?;
     match scheme {
         "sqlite" => sqlite(rest.trim_start_matches("//")).await,
-        "postgres" | "postgresql" => Err(missing(scheme, "postgres")),
+        "postgres" | "postgresql" => postgres(url).await,
         other => Err(Error::invalid(format!(
-            "`{other}:` is no database that Sillage knows: expected `sqlite:FILE`"
+            "`{other}:` is no database that Sillage knows: expected {DATABASES}"
         ))),
     }
 }
@@ -100,6 +105,17 @@ async fn sqlite(path: &str) -> Result<Arc<dyn Database>> {
 #[cfg(not(feature = "sqlite"))]
 fn sqlite(_path: &str) -> std::future::Ready<Result<Arc<dyn Database>>> {
     std::future::ready(Err(missing("sqlite", "sqlite")))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Arc<dyn Database>> {
+    let clock = Arc::new(crate::SystemClock);
+    Ok(Arc::new(sillage_postgres::Postgres::connect(url, clock).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_url: &str) -> std::future::Ready<Result<Arc<dyn Database>>> {
+    std::future::ready(Err(missing("postgres", "postgres")))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
     meter::{Meter, say},
     out,
     place::Samples,
-    serve::Outside,
+    serve::{Outside, connect},
     stand::Stand,
     verify::table,
     visitor::Visitor,
@@ -19,9 +19,9 @@ use crate::{
     parts::{Needs, Part},
     sample::{Fate, Sampler},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use serde::Serialize;
-use sillage::{Broker, Clock as _, SystemClock, admin::Admin, ms, secs};
+use sillage::{Broker, Clock as _, Position, SystemClock, admin::Admin, ms, secs};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -87,7 +87,12 @@ impl Demo {
         let child = GatewayChild::start(&folder.ledger()).await?;
         let needs = self.outside.needs(&child.url, &folder)?;
         let url = self.database.clone().unwrap_or_else(|| folder.database());
-        let database = sillage::connect(&url).await?;
+        let database = connect(&url).await?;
+        ensure!(
+            database.head().await?.last == Position(0),
+            "the database is not empty, so that its orders would be counted again: name another, \
+             as by `?schema=…` in the URL of PostgreSQL"
+        );
         let broker = self.outside.connect_broker().await?;
         let admin = Admin::new(database, "shop demo").broker(broker.clone());
         let shown = self.show(admin, broker, &folder, needs).await?;

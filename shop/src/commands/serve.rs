@@ -8,7 +8,7 @@ use crate::{
     parts::{Needs, Part},
 };
 use anyhow::{Context as _, ensure};
-use sillage::Broker;
+use sillage::{Broker, Database};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -48,6 +48,13 @@ pub(super) struct Outside {
     pub(super) unpaid_after: u64,
 }
 
+/// The database of a URL.
+pub(super) async fn connect(url: &str) -> anyhow::Result<Arc<dyn Database>> {
+    sillage::connect(url).await.context(
+        "the database cannot be used; `cargo run -p shop --features postgres` has PostgreSQL too",
+    )
+}
+
 impl Outside {
     /// The broker; `None` is the database's own log.
     pub(super) async fn connect_broker(&self) -> anyhow::Result<Option<Arc<dyn Broker>>> {
@@ -75,7 +82,7 @@ impl Serve {
         let twice = parts.iter().enumerate().find(|(i, part)| parts[..*i].contains(part));
         ensure!(twice.is_none(), "a service is named twice");
         let url = self.database.unwrap_or_else(|| self.folder.database());
-        let database = sillage::connect(&url).await?;
+        let database = connect(&url).await?;
         let needs = self.outside.needs(&self.gateway, &self.folder)?;
         let listener = TcpListener::bind(self.listen)
             .await
