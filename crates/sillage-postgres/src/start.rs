@@ -96,8 +96,7 @@ impl Start<'_> {
         connection: &mut PgConnection,
         clock: &dyn Clock,
     ) -> sqlx::Result<Result<Found>> {
-        let meta = format!("\"{}\".meta", self.config.schema);
-        let row = query(&self.sql.server).bind(meta).fetch_one(connection).await?;
+        let row = query(&self.sql.server).bind(&self.config.schema).fetch_one(connection).await?;
         let place = &self.place;
         let version: i32 = row.try_get(0)?;
         if version < OLDEST {
@@ -159,8 +158,8 @@ impl Start<'_> {
         }
         migrate::exclude(connection).await?;
         // Another process may have been quicker.
-        let meta = format!("\"{}\".meta", self.config.schema);
-        let row = query(&self.sql.server).bind(meta).fetch_one(&mut *connection).await?;
+        let row =
+            query(&self.sql.server).bind(&self.config.schema).fetch_one(&mut *connection).await?;
         there = row.try_get(5)?;
         let version =
             if there { migrate::version(&self.sql, &self.place, connection).await? } else { Ok(0) };

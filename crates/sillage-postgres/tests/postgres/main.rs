@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may panic.
 
 mod conformance;
+mod poison;
+mod stable;
+mod start;
 mod support;

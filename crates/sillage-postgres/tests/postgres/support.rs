@@ -1,5 +1,7 @@
 //! A schema of one's own on the server that the tests share.
 
+use bytes::Bytes;
+use sillage_core::{Commit, Error, Message, MessageId, Timestamp, Write};
 use sillage_postgres::Postgres;
 use sillage_testkit::{SystemClock, servers};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -30,7 +32,58 @@ impl Schema {
     pub(crate) async fn open(&self) -> Postgres {
         Postgres::connect(&self.url, Arc::new(SystemClock)).await.unwrap()
     }
+
+    pub(crate) async fn refusal(&self) -> Error {
+        Postgres::connect(&self.url, Arc::new(SystemClock)).await.unwrap_err()
+    }
+
+    /// A connection as somebody else would have it.
+    pub(crate) async fn shell(&self) -> PgConnection {
+        PgConnection::connect(&self.server).await.unwrap()
+    }
+
+    /// Statements in which `@@` is the schema.
+    pub(crate) async fn run(&self, connection: &mut PgConnection, statements: &str) {
+        let statements = statements.replace("@@", &self.name);
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.unwrap();
+    }
+
+    /// A number that a statement answers, in which `@@` is the schema.
+    pub(crate) async fn number(&self, connection: &mut PgConnection, statement: &str) -> i64 {
+        let statement = AssertSqlSafe(statement.replace("@@", &self.name));
+        sqlx::query_scalar(statement).fetch_one(connection).await.unwrap()
+    }
 }
+
+pub(crate) fn message(id: &str) -> Message {
+    Message {
+        id: MessageId::new(id),
+        source: "test".into(),
+        name: "test.happened".into(),
+        version: 1,
+        topic: Some("test".into()),
+        key: None,
+        time: Timestamp::from_micros(1_700_000_000_000_001),
+        correlation_id: "flow".into(),
+        causation_id: None,
+        operation_id: None,
+        traceparent: None,
+        headers: vec![],
+        payload: Bytes::from_static(b"{}"),
+    }
+}
+
+/// An entry to the end of that stream, or to none.
+pub(crate) fn append(stream: Option<&str>, id: &str) -> Write {
+    Write::Append { stream: stream.map(Into::into), message: message(id).into() }
+}
+
+pub(crate) fn commit(writes: impl Into<Vec<Write>>) -> Commit {
+    Commit { conditions: vec![], writes: writes.into() }
+}
+
+/// Runs on a runtime with several threads; panics where the suites do: after two minutes.
+pub(crate) use sillage_testkit::conformance::run;
 
 impl Drop for Schema {
     fn drop(&mut self) {
