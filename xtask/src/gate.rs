@@ -31,6 +31,7 @@ enum Part {
     Orders,
     Kills,
     Conformance,
+    Stable,
     Costs,
 }
 
@@ -73,6 +74,7 @@ impl Part {
             Part::Orders => orders(),
             Part::Kills => kills(gate.trials),
             Part::Conformance => conformance(),
+            Part::Stable => stable(),
             Part::Costs => costs(),
         }
     }
@@ -238,6 +240,35 @@ fn conformance() -> Result<(String, bool)> {
         let (passed, failed) = (sum(&output.said, " passed"), sum(&output.said, " failed"));
         all &= output.success && passed > 0;
         writeln!(text, "| {suite} | `cargo {arguments}` | {passed} | {failed} |")?;
+    }
+    Ok((text, all))
+}
+
+/// The stable position of PostgreSQL, under writers that are killed; and bugs it has to catch.
+fn stable() -> Result<(String, bool)> {
+    const ENTRIES: u64 = 6_600_000;
+    let arguments = "test -p sillage-postgres --test postgres stable:: -- --nocapture";
+    let servers = ForTests::up(&[Service::Postgres]);
+    let mut command = process::cargo(arguments);
+    servers.tell(&mut command);
+    command.env("SILLAGE_STABLE_ENTRIES", ENTRIES.to_string());
+    let output = process::shown_result(command)?;
+    let mut text = format!(
+        "`SILLAGE_STABLE_ENTRIES={ENTRIES} cargo {arguments}`: twelve writers, slow, rolled back, \
+         with savepoints, at\nthree isolation levels, whose backends are killed, and three \
+         readers. Planted bugs have to be caught.\n\n| reader | entries | backends killed | \
+         entries skipped |\n|---|---|---|---|\n"
+    );
+    let mut all = output.success;
+    let found = output.said.lines().filter_map(|line| line.split_once(": "));
+    for (reader, found) in found.filter(|(_, found)| found.ends_with(" lost")) {
+        let number = |word| bench::before::<u64>(found, word);
+        let (entries, killed) = (number(" entries,")?, number(" killed,")?);
+        let skipped = number(" skipped,")?;
+        if reader == "ours" {
+            all &= skipped == 0 && entries >= 5_000_000 && killed >= 1_000;
+        }
+        writeln!(text, "| {reader} | {entries} | {killed} | {skipped} |")?;
     }
     Ok((text, all))
 }

@@ -1,6 +1,7 @@
 //! What is promised, against a real server; each test in a schema of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests may panic.
+// Helpers of tests may panic and say what they found.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod conformance;
 mod poison;

@@ -13,7 +13,7 @@ use sillage_core::{Database, Position};
 use sillage_postgres::Postgres;
 use sillage_testkit::SystemClock;
 use std::{
-    env,
+    env, fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -76,6 +76,16 @@ struct Found {
     wrong: u64,
     /// Acknowledged, and gone.
     lost: u64,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Found { entries, killed, skipped, wrong, lost } = self;
+        write!(
+            f,
+            "{entries} entries, {killed} killed, {skipped} skipped, {wrong} wrong, {lost} lost"
+        )
+    }
 }
 
 /// Writers and readers at the same time, until all is written and read.
@@ -150,7 +160,7 @@ fn nothing_is_skipped() {
     runtime.block_on(async {
         let stage = Stage::new(schema, entries, batch);
         let found = play(stage, &[Kind::Ours, Kind::Ours, Kind::Far], false, true).await;
-        eprintln!("{found:?}");
+        println!("ours: {found}");
         assert_eq!((found.skipped, found.wrong, found.lost), (0, 0, 0), "{found:?}");
         let enough = found.entries > entries / 2 && found.killed > 0;
         assert!(enough, "this says little: {found:?}");
@@ -171,7 +181,7 @@ fn the_sequence_is_read_monotonically() {
 }
 
 /// A bug is caught when it makes a reader skip an entry; each has a few runs to show itself.
-fn caught(kind: Kind, forgetful: bool) {
+fn caught(bug: &str, kind: Kind, forgetful: bool) {
     const RUNS: usize = 10;
     for _ in 0..RUNS {
         let Some(schema) = Schema::new(DIRECT) else { return };
@@ -180,7 +190,7 @@ fn caught(kind: Kind, forgetful: bool) {
             let stage = Stage::new(schema, 1_000, 2);
             found = play(stage, &[kind, kind], forgetful, false).await;
         });
-        eprintln!("{kind:?}: {found:?}");
+        println!("{bug}: {found}");
         if found.skipped > 0 {
             return;
         }
@@ -190,20 +200,20 @@ fn caught(kind: Kind, forgetful: bool) {
 
 #[test]
 fn a_naive_reader_is_caught() {
-    caught(Kind::Naive, false);
+    caught("a naive reader", Kind::Naive, false);
 }
 
 #[test]
 fn a_reader_of_last_value_is_caught() {
-    caught(Kind::LastValue, false);
+    caught("a reader of last_value", Kind::LastValue, false);
 }
 
 #[test]
 fn a_repeatable_read_reader_is_caught() {
-    caught(Kind::RepeatableRead, false);
+    caught("a REPEATABLE READ reader", Kind::RepeatableRead, false);
 }
 
 #[test]
 fn a_lock_remembered_across_a_savepoint_is_caught() {
-    caught(Kind::Ours, true);
+    caught("a lock remembered across a savepoint", Kind::Ours, true);
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 pub(super) enum Kind {
     /// As the port has it.
     Ours,
-    /// The same, in small pages, so that it is behind.
+    /// The same, in pages as small as the largest batch.
     Far,
     /// Bug: what is there is all there will be.
     Naive,
@@ -33,7 +33,7 @@ pub(super) async fn follow(
 ) -> Vec<Position> {
     match kind {
         Kind::Ours => follow_port(&stage, &database, 1_000).await,
-        Kind::Far => follow_port(&stage, &database, 3).await,
+        Kind::Far => follow_port(&stage, &database, stage.batch.try_into().unwrap()).await,
         _ => follow_with_bug(&stage, kind).await,
     }
 }
