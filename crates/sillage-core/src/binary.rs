@@ -7,6 +7,7 @@
 
 use crate::{
     Header, Key, Message, MessageId, Text, Timestamp,
+    clock::TimeText,
     wire::{EXTENSION, JSON, SUBJECT, is_structured, structured},
 };
 use bytes::Bytes;
@@ -132,10 +133,77 @@ pub struct Found {
 }
 
 /// Reads messages from headers. Keeps the texts that come again and again, so that they are not
-/// allocated for each message.
+/// allocated for each message, and which header stands where: producers write them in one order.
 #[derive(Debug, Default)]
 pub struct HeaderReader {
     known: HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
+    layout: Vec<(Box<str>, Field)>,
+    source: Option<Text>,
+    name: Option<Text>,
+}
+
+/// Headers whose places are kept, and the length of their names.
+const PLACES: usize = 32;
+const NAME: usize = 64;
+
+/// What a header says.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Id,
+    Source,
+    Name,
+    Time,
+    Version,
+    CorrelationId,
+    CausationId,
+    OperationId,
+    Subject,
+    PartitionKey,
+    AttributeTraceparent,
+    /// Known, and says nothing.
+    Nothing,
+    Extension,
+    ContentType,
+    Traceparent,
+    PlainName,
+    PlainCorrelationId,
+    PlainTime,
+    Other,
+}
+
+impl Field {
+    fn of(name: &str) -> Field {
+        let Some(attribute) = attribute(name) else {
+            return match name {
+                "content-type" => Field::ContentType,
+                "traceparent" => Field::Traceparent,
+                "event-type" => Field::PlainName,
+                "correlation-id" => Field::PlainCorrelationId,
+                "timestamp" => Field::PlainTime,
+                _ => Field::Other,
+            };
+        };
+        match attribute {
+            "id" => Field::Id,
+            "source" => Field::Source,
+            "type" => Field::Name,
+            "time" => Field::Time,
+            "schemaversion" => Field::Version,
+            "correlationid" => Field::CorrelationId,
+            "causationid" => Field::CausationId,
+            "operationid" => Field::OperationId,
+            "subject" => Field::Subject,
+            "partitionkey" => Field::PartitionKey,
+            "traceparent" => Field::AttributeTraceparent,
+            "specversion" => Field::Nothing,
+            _ => Field::Extension,
+        }
+    }
+}
+
+/// The name of an attribute without what marks it.
+fn attribute(name: &str) -> Option<&str> {
+    PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))
 }
 
 /// Texts kept at most.
@@ -169,8 +237,8 @@ impl HeaderReader {
         id: impl FnOnce() -> MessageId,
     ) -> Message {
         let mut said = Said::default();
-        for (name, value) in headers {
-            self.header(&mut said, name, value);
+        for (place, (name, value)) in headers.enumerate() {
+            self.header(&mut said, place, name, value);
         }
         if said.structured
             && let Some(message) = structured_in(&said, &found)
@@ -203,55 +271,90 @@ impl HeaderReader {
         }
     }
 
-    fn header<'a>(&mut self, said: &mut Said<'a>, name: &str, value: &'a [u8]) {
-        let attribute = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
-        if let Some(attribute) = attribute {
-            return self.attribute(said, attribute, value);
+    /// What the header at this place says.
+    fn field(&mut self, place: usize, name: &str) -> Field {
+        if let Some((known, field)) = self.layout.get(place)
+            && **known == *name
+        {
+            return *field;
         }
-        match name {
-            "content-type" if value == JSON => return,
-            "content-type" => said.structured = is_structured(value),
-            "traceparent" => return said.traceparent = text(value),
-            "event-type" => said.plain_name = self.known(value),
-            "correlation-id" if said.correlation_id.is_none() => said.correlation_id = Some(value),
-            "timestamp" if said.time.is_none() => said.time = moment(value),
-            _ => {}
-        }
-        said.headers.push(Header { name: name.into(), value: Bytes::copy_from_slice(value) });
-    }
-
-    fn attribute<'a>(&mut self, said: &mut Said<'a>, attribute: &str, value: &'a [u8]) {
-        match attribute {
-            "id" => said.id = text(value),
-            "source" => said.source = self.known(value),
-            "type" => said.name = self.known(value),
-            "time" => said.time = moment(value).or(said.time),
-            "schemaversion" => said.version = number(value),
-            "correlationid" => said.correlation_id = Some(value),
-            "causationid" => said.causation_id = text(value),
-            "operationid" => said.operation_id = text(value),
-            "subject" => said.subject = Some(value),
-            "partitionkey" => said.partition_key = Some(value),
-            "traceparent" if said.traceparent.is_none() => said.traceparent = text(value),
-            "specversion" | "traceparent" => {}
-            other => {
-                let name = [EXTENSION, other].concat().into();
-                said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
+        let field = Field::of(name);
+        if place < PLACES && name.len() <= NAME {
+            let header = (name.into(), field);
+            if let Some(known) = self.layout.get_mut(place) {
+                *known = header;
+            } else if place == self.layout.len() {
+                self.layout.push(header);
             }
         }
+        field
     }
 
-    /// A text that comes again and again.
-    fn known(&mut self, value: &[u8]) -> Option<Text> {
-        if let Some(known) = self.known.get(value) {
-            return Some(known.clone());
+    fn header<'a>(&mut self, said: &mut Said<'a>, place: usize, name: &str, value: &'a [u8]) {
+        let keep = |said: &mut Said<'_>, name: Text| {
+            said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
+        };
+        match self.field(place, name) {
+            Field::Id => said.id = text(value),
+            Field::Source => said.source = again(&mut self.source, &mut self.known, value),
+            Field::Name => said.name = again(&mut self.name, &mut self.known, value),
+            Field::Time => said.time = moment(value).or(said.time),
+            Field::Version => said.version = number(value),
+            Field::CorrelationId => said.correlation_id = Some(value),
+            Field::CausationId => said.causation_id = text(value),
+            Field::OperationId => said.operation_id = text(value),
+            Field::Subject => said.subject = Some(value),
+            Field::PartitionKey => said.partition_key = Some(value),
+            Field::AttributeTraceparent if said.traceparent.is_some() => {}
+            Field::AttributeTraceparent | Field::Traceparent => said.traceparent = text(value),
+            Field::Nothing => {}
+            Field::Extension => {
+                let extension = attribute(name).unwrap_or(name);
+                keep(said, [EXTENSION, extension].concat().into());
+            }
+            Field::ContentType if value == JSON => {}
+            Field::ContentType => {
+                said.structured = is_structured(value);
+                keep(said, name.into());
+            }
+            Field::PlainName => {
+                said.plain_name = again(&mut None, &mut self.known, value);
+                keep(said, name.into());
+            }
+            Field::PlainCorrelationId => {
+                said.correlation_id = said.correlation_id.or(Some(value));
+                keep(said, name.into());
+            }
+            Field::PlainTime => {
+                said.time = said.time.or_else(|| moment(value));
+                keep(said, name.into());
+            }
+            Field::Other => keep(said, name.into()),
         }
-        let text = text(value)?;
-        if self.known.len() < KNOWN {
-            self.known.insert(value.into(), text.clone());
-        }
-        Some(text)
     }
+}
+
+/// A text that comes again and again: mostly it is the last one.
+fn again(
+    last: &mut Option<Text>,
+    known: &mut HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
+    value: &[u8],
+) -> Option<Text> {
+    if let Some(last) = last.as_ref().filter(|last| *last.as_bytes() == *value) {
+        return Some(last.clone());
+    }
+    let found = match known.get(value) {
+        Some(found) => found.clone(),
+        None => {
+            let text = text(value)?;
+            if known.len() < KNOWN {
+                known.insert(value.into(), text.clone());
+            }
+            text
+        }
+    };
+    *last = Some(found.clone());
+    Some(found)
 }
 
 /// The event in the body, with what only the broker knows.
@@ -277,6 +380,9 @@ fn number(value: &[u8]) -> Option<u32> {
 
 /// RFC 3339, or a count since 1970 of seconds, milliseconds or microseconds, by its size.
 fn moment(value: &[u8]) -> Option<Timestamp> {
+    if let Some(time) = TimeText::read(value) {
+        return Some(time);
+    }
     let text = std::str::from_utf8(value).ok()?;
     let Ok(count) = text.parse::<i64>() else { return text.parse().ok() };
     // Seconds until the year 5138, milliseconds from 1973 on.

@@ -95,32 +95,37 @@ impl TimeText {
     }
 
     /// The moment of a text in exactly this form; of any other, `None`.
-    fn read(text: &[u8]) -> Option<Timestamp> {
-        let form = b"0000-00-00T00:00:00.000000Z";
-        let like = |(byte, form): (&u8, &u8)| match form {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == form,
-        };
-        if text.len() != form.len() || !text.iter().zip(form).all(like) {
+    pub(crate) fn read(text: &[u8]) -> Option<Timestamp> {
+        let text: &[u8; 27] = text.try_into().ok()?;
+        if [4, 7, 10, 13, 16, 19, 26].map(|place| text[place]) != *b"--T::.Z" {
             return None;
         }
-        let number = |from: usize, to: usize| {
-            text[from..to].iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))
+        let mut is_number = true;
+        let mut number = |from: usize, to: usize| {
+            text[from..to].iter().fold(0u32, |number, byte| {
+                let digit = byte.wrapping_sub(b'0');
+                is_number &= digit < 10;
+                number.wrapping_mul(10).wrapping_add(u32::from(digit))
+            })
         };
         let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
         let (hours, minutes, seconds) = (number(11, 13), number(14, 16), number(17, 19));
+        let micros = i64::from(number(20, 26));
+        if !is_number {
+            return None;
+        }
         // What is beyond a calendar's bounds is for the careful parser, which also says why.
         let is_plain = (1..=12).contains(&month) && (1..=28).contains(&day) && year > 0;
         if !is_plain || hours > 23 || minutes > 59 || seconds > 59 {
             return None;
         }
-        let year = year - i64::from(month <= 2);
+        let year = year - u32::from(month <= 2);
         let (era, of_era) = (year / 400, year % 400);
         let month = if month > 2 { month - 3 } else { month + 9 };
         let of_year = (153 * month + 2) / 5 + day - 1;
-        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-        let seconds = (hours * 60 + minutes) * 60 + seconds;
-        Some(Timestamp(days * DAY + seconds * 1_000_000 + number(20, 26)))
+        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+        let seconds = i64::from((hours * 60 + minutes) * 60 + seconds);
+        Some(Timestamp((i64::from(days) - 719_468) * DAY + seconds * 1_000_000 + micros))
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -70,6 +70,24 @@ proptest! {
         prop_assert_eq!(back, message);
     }
 
+    /// What a reader remembers of one message changes nothing about the next.
+    #[test]
+    fn a_reader_of_many_reads_each_as_a_fresh_one_does(
+        messages in prop::collection::vec((message(), any::<bool>(), any::<u8>()), 1..8),
+    ) {
+        let mut reader = HeaderReader::default();
+        for (message, amqp, turn) in messages {
+            let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
+            let mut carried = written(&binding, &message);
+            let turn = usize::from(turn) % carried.len();
+            carried.rotate_left(turn);
+            let headers = || carried.iter().map(|(name, value)| (name.as_str(), &**value));
+            let fresh = read(&headers().collect::<Vec<_>>(), found(Some(b"{}")));
+            let read = reader.read(headers(), found(Some(b"{}")), || MessageId::new("given"));
+            prop_assert_eq!(read, fresh);
+        }
+    }
+
     #[test]
     fn no_header_is_too_strange(
         headers in prop::collection::vec((".{0,20}", prop::collection::vec(any::<u8>(), 0..20)), 0..20),
