@@ -343,15 +343,14 @@ fn again(
     if let Some(last) = last.as_ref().filter(|last| *last.as_bytes() == *value) {
         return Some(last.clone());
     }
-    let found = match known.get(value) {
-        Some(found) => found.clone(),
-        None => {
-            let text = text(value)?;
-            if known.len() < KNOWN {
-                known.insert(value.into(), text.clone());
-            }
-            text
+    let found = if let Some(found) = known.get(value) {
+        found.clone()
+    } else {
+        let text = text(value)?;
+        if known.len() < KNOWN {
+            known.insert(value.into(), text.clone());
         }
+        text
     };
     *last = Some(found.clone());
     Some(found)
