@@ -204,7 +204,7 @@ mod tests {
         fn what_looks_like_a_time_is_read_as_the_calendar_has_it(
             text in "[0-9]{3}[1-9]-(0[0-9]|1[0-3])-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{6}Z"
         ) {
-            let known = text.parse::<jiff::Timestamp>().ok().map(|time| time.as_microsecond());
+            let known = text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond);
             prop_assert_eq!(text.parse::<Timestamp>().ok().map(Timestamp::as_micros), known);
         }
     }
