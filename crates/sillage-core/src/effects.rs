@@ -3,7 +3,9 @@
 //! *Guarantees.* Nothing has happened until effects are committed; all of them happen in one
 //! atomic commit, in their order, or none does.
 
-use crate::{Command, Contract, Event, Events, Expected, Failure, Key, Message, Text, Timestamp};
+use crate::{
+    Command, Contract, Event, Events, Expected, Failure, Headers, Key, Message, Text, Timestamp,
+};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, sync::Arc, time::Duration};
@@ -26,6 +28,10 @@ pub struct Draft {
     pub topic: Option<Text>,
     /// What orders it.
     pub key: Option<Key>,
+    /// What external calls are idempotent by; the message's own identity where `None`.
+    pub operation_id: Option<Text>,
+    /// Headers beside its attributes.
+    pub headers: Headers,
     /// Its body, or why the value could not be written as JSON.
     pub payload: Result<Bytes, String>,
 }
@@ -38,6 +44,8 @@ impl Draft {
             version: C::VERSION,
             topic: C::TOPIC.map(Text::from),
             key: body.key(),
+            operation_id: None,
+            headers: vec![],
             payload: encode(body),
         }
     }
@@ -89,10 +97,12 @@ pub enum Effect {
         /// What is published.
         message: Draft,
     },
-    /// Takes back the timer of that token under the key of the message in hand.
+    /// Takes back the timer of that token.
     Cancel {
         /// The timer's name.
         token: String,
+        /// The key it was set under; `None`: the key of the message in hand.
+        key: Option<Key>,
     },
     /// Current state under an id.
     Put {
@@ -116,6 +126,8 @@ pub enum Effect {
         /// The document's id.
         id: String,
     },
+    /// The instance of the process manager is at its end: its memory and its timers go.
+    End,
 }
 
 /// What should happen, as a value. Nothing has happened until it is committed.
@@ -255,7 +267,13 @@ pub fn schedule<C: Contract>(due: Due, token: impl Into<String>, message: C) -> 
 
 /// Takes back the timer of that token under the key of the message in hand.
 pub fn cancel(token: impl Into<String>) -> Effects {
-    Effects::one(Effect::Cancel { token: token.into() })
+    Effects::one(Effect::Cancel { token: token.into(), key: None })
+}
+
+/// The instance of a process manager is at its end: its memory and its timers go, in the same
+/// commit. A permanent failure anywhere else.
+pub fn end() -> Effects {
+    Effects::one(Effect::End)
 }
 
 /// This long after the commit.

@@ -32,8 +32,8 @@ pub use database::{
     Filter, Head, Page, Range, Sort, Stored, Transaction, Write,
 };
 pub use effects::{
-    Document, Draft, Due, Effect, Effects, Outcome, after, append, at, cancel, delete, publish,
-    put, put_blind, schedule, send,
+    Document, Draft, Due, Effect, Effects, Outcome, after, append, at, cancel, delete, end,
+    publish, put, put_blind, schedule, send,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Answered, Command, Contract, DecodeError, Event, Events, Never};

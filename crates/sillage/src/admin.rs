@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod doctor;
+mod sagas;
 mod status;
 mod trace;
 
@@ -16,6 +17,7 @@ use crate::{
 };
 pub use dead_letters::{DeadLetter, Delivered, Redriven};
 pub use doctor::Finding;
+pub use sagas::{SagaDetail, SagaStatus, StepStatus, UnknownReply};
 use serde_json::{Value, json};
 use sillage_core::{
     Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
@@ -57,6 +59,8 @@ impl Outgoing {
             version: self.version,
             topic: Some(self.topic.into()),
             key: self.key.map(Key::of),
+            operation_id: None,
+            headers: vec![],
             payload: Ok(self.payload.into()),
         };
         foreign("operator", draft, now).map_err(|failure| Error::invalid(failure.to_string()))
@@ -136,6 +140,8 @@ impl Admin {
             version: 1,
             topic: None,
             key: None,
+            operation_id: None,
+            headers: vec![],
             payload: Ok(serde_json::to_vec(&payload)?.into()),
         };
         let message = foreign("operator", draft, self.clock.now());

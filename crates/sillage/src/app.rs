@@ -14,6 +14,7 @@
 mod check;
 mod control;
 mod outside;
+mod sagas;
 mod start;
 
 use crate::{

@@ -3,6 +3,7 @@
 use crate::{
     handler::{AnyHandler, Erased, Extract, Handler, Input, Needs, Raw, Shared},
     names,
+    process::{AnyProcess, CONTROL_EXPIRED, Reactor, control_topic},
     runtime::{
         member::{Handlers, Spec},
         rate::Rate,
@@ -33,6 +34,8 @@ pub struct Consumer {
     horizon: Duration,
     pub(crate) depends_on: Vec<Text>,
     rate: Option<Rate>,
+    /// It runs a process manager or a saga.
+    pub(crate) instances: bool,
 }
 
 /// A broker may bring a message again for so long, at least: producers that were cut off, backups.
@@ -58,6 +61,7 @@ impl Consumer {
             horizon: HORIZON,
             depends_on: vec![],
             rate: None,
+            instances: false,
         }
     }
 
@@ -187,6 +191,22 @@ impl Consumer {
         }
         self.horizon = horizon;
         self
+    }
+
+    /// What a process manager or a saga runs as.
+    pub(crate) fn of_process(service: &str, process: &Arc<dyn AnyProcess>) -> Self {
+        let mut consumer = Consumer::new(process.name());
+        consumer.needs.database = true;
+        consumer.errors = process.errors().to_vec();
+        consumer.topics.push(control_topic(service, process.name()));
+        let reactor: Arc<dyn AnyHandler> = Arc::new(Reactor::new(process.clone()));
+        for (name, topic) in process.inputs() {
+            consumer.add_topic(topic);
+            consumer.handlers.insert(name, reactor.clone());
+        }
+        consumer.handlers.insert(CONTROL_EXPIRED, reactor);
+        consumer.instances = true;
+        consumer
     }
 
     fn add_topic(&mut self, topic: Option<&'static str>) {

@@ -21,12 +21,15 @@
 //! itself may run again. Whatever a handler read with [`Load`], [`Documents`] or `Aggregate` must
 //! be unchanged when its effects are committed, else it runs again on what is there then.
 
-use crate::names;
+use crate::{
+    names,
+    runtime::operation::{self, Before},
+};
 use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use sillage_core::{
     Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message, MessageId,
-    Offset, Outcome, Stored, Text, Timestamp,
+    Offset, Outcome, Stored, Text, Timestamp, Write,
 };
 use std::{
     any::{Any, TypeId, type_name},
@@ -387,12 +390,20 @@ where
 pub(crate) struct Handled {
     pub(crate) result: Result<Effects, Failure>,
     pub(crate) conditions: Vec<Condition>,
+    /// The runtime's own writes, beside the effects.
+    pub(crate) writes: Vec<Write>,
 }
 
 impl Handled {
+    /// What a handler returned that reads and writes nothing but by its effects.
+    pub(crate) fn plain(result: Result<Effects, Failure>) -> Self {
+        Handled { result, conditions: vec![], writes: vec![] }
+    }
+
     /// Handled, and nothing is to be committed.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.conditions.is_empty() && self.result.as_ref().is_ok_and(Effects::is_empty)
+        let only_effects = self.conditions.is_empty() && self.writes.is_empty();
+        only_effects && self.result.as_ref().is_ok_and(Effects::is_empty)
     }
 }
 
@@ -416,14 +427,19 @@ where
     fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
         let handler = self.0.clone();
         slot.set(async move {
+            let writes = match operation::before(&context).await {
+                Ok(Before::Handle(writes)) => writes,
+                Ok(Before::Drop) => return Handled::plain(Ok(Effects::none())),
+                Err(failure) => return Handled::plain(Err(failure)),
+            };
             let call = AssertUnwindSafe(run(&handler, &context)).catch_unwind();
             let result = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
-            Handled { result, conditions: context.into_conditions() }
+            Handled { result, conditions: context.into_conditions(), writes }
         });
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     Failure::permanent(format!("the handler panicked: {}", text.unwrap_or_default()))

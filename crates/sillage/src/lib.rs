@@ -10,11 +10,13 @@ mod handler;
 mod log_broker;
 mod names;
 mod prefix;
+mod process;
 mod projection;
 mod runtime;
 mod service;
 
 pub mod admin;
+pub mod saga;
 
 pub use app::{App, Health, Running, StartError, shutdown_signal};
 pub use clock::SystemClock;
@@ -25,10 +27,12 @@ pub use handler::{
     Context, Documents, Extract, Handler, Input, Load, Meta, Needs, Raw, State, States,
 };
 pub use log_broker::{LogBroker, SLOTS};
+pub use process::{Memory, Process, Route};
 pub use projection::{Get, Projection, ReadError, View};
 pub use runtime::{
     breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
 };
+pub use saga::{Saga, no_undo};
 pub use service::{Service, ServiceHandle};
 pub use sillage_core::*;
 pub use sillage_macros::{Command, Document, Event, Events};
@@ -37,9 +41,10 @@ pub use sillage_macros::{Command, Document, Event, Events};
 pub mod prelude {
     pub use crate::{
         Aggregate, Answered, App, Breaker, Command, Consumer, Decider, Document, Documents,
-        Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Projection, Rate, Raw,
-        Recorded, Retry, Running, Service, ServiceHandle, State, Timestamp, View, after, append,
-        at, cancel, delete, hours, mins, ms, publish, put, put_blind, schedule, secs, send,
+        Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Process, Projection,
+        Rate, Raw, Recorded, Retry, Running, Saga, Service, ServiceHandle, State, Timestamp, View,
+        after, append, at, cancel, delete, end, hours, mins, ms, no_undo, publish, put, put_blind,
+        schedule, secs, send,
     };
 }
 

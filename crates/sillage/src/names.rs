@@ -22,6 +22,16 @@ pub(crate) const CONSUMERS: &str = "consumers";
 pub(crate) const BREAKERS: &str = "breakers";
 /// Documents of apps' manifests.
 pub(crate) const MANIFESTS: &str = "manifests";
+/// Documents of sagas' instances.
+pub(crate) const SAGAS: &str = "sagas";
+/// Documents of process managers' instances.
+pub(crate) const PROCESSES: &str = "processes";
+/// Documents of sagas' definitions, one a version.
+pub(crate) const DEFINITIONS: &str = "saga_definitions";
+/// Documents of events whose instance was never there.
+pub(crate) const ORPHANS: &str = "orphans";
+/// Documents of operations that were undone.
+pub(crate) const TOMBSTONES: &str = "tombstones";
 /// In place of a partition: inbox rows that are forgotten by their age, in seconds since 1970.
 pub(crate) const BY_AGE: &str = "age";
 /// The consumer that carries the log to a broker outside the database.
@@ -72,4 +82,24 @@ pub(crate) fn parked(parked_key: &str, number: u64) -> Text {
 pub(crate) fn timer(service: &str, key: Option<&Key>, token: &str) -> Text {
     let label = key.map(Key::label).unwrap_or_default();
     format!("{service}/{label}/{token}").into()
+}
+
+/// An instance of a process manager or a saga.
+pub(crate) fn instance(process: &str, key: &str) -> Text {
+    format!("{process}/{key}").into()
+}
+
+/// A version of a saga's definition.
+pub(crate) fn definition(saga: &str, version: u32) -> Text {
+    format!("{saga}@{version}").into()
+}
+
+/// An event of that name whose instance was never there.
+pub(crate) fn orphan(process: &str, name: &str, key: &str) -> Text {
+    format!("{process}/{name}/{key}").into()
+}
+
+/// An operation that a service has undone.
+pub(crate) fn tombstone(service: &str, operation: &str) -> Text {
+    format!("{service}/{operation}").into()
 }

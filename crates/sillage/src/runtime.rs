@@ -9,6 +9,7 @@ mod kill_switch;
 mod lane;
 pub(crate) mod leased;
 pub(crate) mod member;
+pub(crate) mod operation;
 pub(crate) mod outlet;
 pub(crate) mod parking;
 pub(crate) mod rate;

@@ -5,10 +5,15 @@ use crate::{
     decider::{Decider, ExecuteError, Executed, Executor},
     handler::States,
     names,
+    process::{AnyProcess, Memory, Process},
     projection::{AnyProjection, Progress, Projection, ReadError, read},
     runtime::{
         assemble::Origin, breaker::Breaker, committer::Committer, dependency::Dependency,
         rate::Rate,
+    },
+    saga::{
+        Saga, SagaShape,
+        compile::{Compiled, compile},
     },
 };
 use sillage_core::{
@@ -34,6 +39,7 @@ pub struct Service {
     pub(crate) follows: Vec<Text>,
     pub(crate) breakers: BTreeMap<Text, Breaker>,
     pub(crate) rates: BTreeMap<Text, Rate>,
+    pub(crate) sagas: Vec<SagaShape>,
 }
 
 impl Service {
@@ -42,7 +48,8 @@ impl Service {
         let (consumers, projections, follows) = (vec![], vec![], vec![]);
         let (breakers, rates) = (BTreeMap::new(), BTreeMap::new());
         let states = States::default();
-        Service { name, states, consumers, projections, follows, breakers, rates }
+        let sagas = vec![];
+        Service { name, states, consumers, projections, follows, breakers, rates, sagas }
     }
 
     /// Stops calls to a dependency that is not there: by the name that handlers say with
@@ -83,6 +90,20 @@ impl Service {
     pub fn consumer(mut self, consumer: Consumer) -> Self {
         self.consumers.push(consumer);
         self
+    }
+
+    /// A process manager: it runs as a consumer of its name.
+    pub fn process<S: Memory>(self, process: Process<S>) -> Self {
+        let process: Arc<dyn AnyProcess> = Arc::new(process);
+        let consumer = Consumer::of_process(self.name, &process);
+        self.consumer(consumer)
+    }
+
+    /// A saga: it runs as a consumer of its name.
+    pub fn saga<S: Memory>(mut self, saga: Saga<S>) -> Self {
+        let Compiled { process, shapes } = compile(saga);
+        self.sagas.extend(shapes);
+        self.process(process)
     }
 
     /// A projection of the service's own entries and of the topics it follows.

@@ -194,7 +194,7 @@ impl Admin {
     }
 
     /// All documents of a collection whose ids start so.
-    async fn all(&self, collection: &str, prefix: &str) -> Result<Vec<Stored>, Error> {
+    pub(super) async fn all(&self, collection: &str, prefix: &str) -> Result<Vec<Stored>, Error> {
         let (mut all, mut after) = (vec![], Text::from(""));
         loop {
             let range = Range::Ids { prefix, after: &after };

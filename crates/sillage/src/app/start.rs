@@ -116,6 +116,7 @@ impl Building {
 
     async fn service(&mut self, service: Service) -> Result<()> {
         let name = service.name;
+        self.definitions(&service).await?;
         self.manifest(&service)?;
         let mut progress = vec![];
         for projection in &service.projections {
@@ -267,6 +268,7 @@ impl Building {
             "consumers": consumers.collect::<Vec<_>>(),
             "projections": projections.collect::<Vec<_>>(),
             "breakers": service.breakers.keys().collect::<Vec<_>>(),
+            "sagas": service.sagas,
             "follows": service.follows,
             "broker": self.broker.capabilities().name,
             "started": self.clock.now(),

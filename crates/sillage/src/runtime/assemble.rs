@@ -8,8 +8,8 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sillage_core::{
-    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Message, MessageId, Sort,
-    Text, Timestamp, Write, to_json,
+    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Key, Message, MessageId,
+    Sort, Text, Timestamp, Write, to_json,
 };
 use std::sync::Arc;
 
@@ -73,15 +73,9 @@ impl Origin<'_> {
             Effect::Schedule { due, token, message } => {
                 writes.push(self.timer(due, token, message, ordinal)?);
             }
-            Effect::Cancel { token } => {
-                let message = self.cause.as_ref().map(|cause| cause.message);
-                let message = message.ok_or_else(|| {
-                    Failure::permanent(format!(
-                        "`cancel(\"{token}\")` outside a handler: no message names the timer's key"
-                    ))
-                })?;
-                let id = names::timer(self.service, message.key.as_ref(), &token);
-                writes.push(Write::Delete { collection: names::TIMERS.into(), id });
+            Effect::Cancel { token, key } => writes.push(self.cancel(&token, key)?),
+            Effect::End => {
+                return Err(Failure::permanent("`end()` outside a process manager: nothing ends"));
             }
             Effect::Put { collection, id, sort, body, blind } => {
                 let collection = names::collection(self.service, collection);
@@ -103,6 +97,17 @@ impl Origin<'_> {
             }
         }
         Ok(())
+    }
+
+    fn cancel(&self, token: &str, key: Option<Key>) -> Result<Write, Failure> {
+        let of_cause = || self.cause.as_ref().map(|cause| cause.message.key.clone());
+        let key = key.map(Some).or_else(of_cause).ok_or_else(|| {
+            Failure::permanent(format!(
+                "`cancel(\"{token}\")` outside a handler: no message names the timer's key"
+            ))
+        })?;
+        let id = names::timer(self.service, key.as_ref(), token);
+        Ok(Write::Delete { collection: names::TIMERS.into(), id })
     }
 
     fn timer(
@@ -148,9 +153,9 @@ impl Origin<'_> {
             time: self.now,
             correlation_id: cause.map_or_else(|| id.text(), |cause| cause.correlation_id.clone()),
             causation_id: cause.map(|cause| cause.id.clone()),
-            operation_id: None,
+            operation_id: draft.operation_id,
             traceparent: Some(traceparent(cause.and_then(|c| c.traceparent.as_deref()), &id)),
-            headers: vec![],
+            headers: draft.headers,
             payload,
             id,
         })
@@ -204,13 +209,14 @@ fn traceparent(cause: Option<&str>, id: &MessageId) -> Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sillage_core::{Key, after, cancel};
+    use sillage_core::{after, cancel};
     use std::time::Duration;
 
     fn draft(name: &str) -> Draft {
         let key = Some(Key::of("o-1"));
         let payload = Ok("{}".into());
-        Draft { name: name.into(), version: 1, topic: Some("order".into()), key, payload }
+        let (topic, operation_id, headers) = (Some("order".into()), None, vec![]);
+        Draft { name: name.into(), version: 1, topic, key, operation_id, headers, payload }
     }
 
     fn cause() -> Message {

@@ -66,7 +66,7 @@ impl AnyHandler for Relay {
         let inner = self.0.clone();
         slot.set(async move {
             let result = inner.carry(&context).await.map(|()| Effects::none());
-            Handled { result, conditions: vec![] }
+            Handled::plain(result)
         });
     }
 }

@@ -57,15 +57,18 @@ impl Member {
     }
 
     pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {
-        let effects = match handled.result {
+        let is_nothing = handled.is_nothing();
+        let Handled { result, conditions, writes } = handled;
+        let effects = match result {
             Ok(effects) => effects,
             Err(failure) => return self.failed(lane, parked, &failure),
         };
         self.kill_switch.handled();
-        if effects.is_empty() && handled.conditions.is_empty() && parked.is_none() {
+        if is_nothing && parked.is_none() {
             return self.finish(lane, Fate::Done);
         }
-        match self.handling(lane, parked.as_ref(), effects, handled.conditions) {
+        let also = Commit { conditions, writes };
+        match self.handling(lane, parked.as_ref(), effects, also) {
             Ok((commit, pending)) if self.means.committer.is_some() => self.commit(commit, pending),
             Ok((commit, _)) => self.publish(lane, commit),
             Err(failure) => self.failed(lane, parked, &failure),
@@ -78,7 +81,7 @@ impl Member {
         lane: LaneId,
         parked: Option<&Head>,
         effects: Effects,
-        conditions: Vec<Condition>,
+        also: Commit,
     ) -> Result<(Commit, Pending), Failure> {
         let now = self.means.clock.now();
         let shared = self.means.shared.clone();
@@ -88,7 +91,8 @@ impl Member {
         };
         if let Some(head) = parked {
             let key = self.key_of(lane, head).ok_or_else(gone)?;
-            let mut commit = origin(&head.message).commit(effects, conditions)?;
+            let mut commit = origin(&head.message).commit(effects, also.conditions)?;
+            commit.writes.extend(also.writes);
             let (next, pop) = key.pop(&head.parked, Decision::Done, now)?;
             commit.conditions.extend(pop.conditions);
             commit.conditions.extend(self.key_fence(&key));
@@ -101,7 +105,8 @@ impl Member {
         let message = work.delivery.message.clone();
         let (source, id) = (message.source.clone(), message.id.text());
         let delivery = Delivered { consumer: shared.consumer.clone(), source, id };
-        let mut commit = origin(&message).commit(effects, conditions)?;
+        let mut commit = origin(&message).commit(effects, also.conditions)?;
+        commit.writes.extend(also.writes);
         if self.means.committer.is_none() {
             return Ok((commit, Pending::Handled(lane)));
         }

@@ -129,7 +129,7 @@ impl Member {
             return self.failed(lane, parked, &Failure::permanent(why));
         }
         if !self.means.spec.strict {
-            let nothing = Handled { result: Ok(Effects::none()), conditions: vec![] };
+            let nothing = Handled::plain(Ok(Effects::none()));
             return match parked {
                 None => self.finish(lane, Fate::Ignored),
                 // It waited behind a failed one of its key, and leaves the key with no effect.

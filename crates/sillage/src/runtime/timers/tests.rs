@@ -109,7 +109,8 @@ impl World {
         let name = Text::from(format!("timer.{}", self.sets.len()));
         let mut effects = Effects::none();
         if cancel {
-            effects = effects.and(Effects::one(Effect::Cancel { token: token.to_string() }));
+            effects =
+                effects.and(Effects::one(Effect::Cancel { token: token.to_string(), key: None }));
         }
         if let Some(delay) = delay {
             let (due, message) = (Due::After(delay), draft(&name));
@@ -160,7 +161,8 @@ impl World {
 
 fn draft(name: &str) -> Draft {
     let (key, payload) = (Some(Key::of("o-1")), Ok("{}".into()));
-    Draft { name: name.into(), version: 1, topic: Some("order".into()), key, payload }
+    let (topic, operation_id, headers) = (Some("order".into()), None, vec![]);
+    Draft { name: name.into(), version: 1, topic, key, operation_id, headers, payload }
 }
 
 proptest! {

@@ -1,0 +1,73 @@
+//! Definitions of sagas across deployments: what runs must be what was declared under its version,
+//! and nothing that still runs may be left without its definition.
+
+use super::start::Building;
+use crate::{names, saga::SagaShape, service::Service};
+use serde::{Deserialize, Serialize};
+use sillage_core::{Database, Error, Range, Result, Text, Write};
+
+/// A version of a definition, as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Declared {
+    fingerprint: String,
+    #[serde(flatten)]
+    shape: SagaShape,
+}
+
+impl Building {
+    /// Compares the definitions of a service with those that were stored, and stores new ones when
+    /// the app signs in.
+    pub(super) async fn definitions(&mut self, service: &Service) -> Result<()> {
+        let Some((database, _)) = self.database.clone() else { return Ok(()) };
+        for shape in &service.sagas {
+            let saga = names::part(service.name, &shape.name);
+            let id = names::definition(&saga, shape.version);
+            let stored = database.get(names::DEFINITIONS, &[&id]).await?.pop().flatten();
+            let fingerprint = shape.fingerprint();
+            if let Some(stored) = stored {
+                let declared: Declared = serde_json::from_slice(&stored.body)?;
+                if declared.fingerprint != fingerprint {
+                    return Err(changed(&saga, shape.version));
+                }
+            }
+            let declared = Declared { fingerprint, shape: shape.clone() };
+            let body = serde_json::to_vec(&declared)?.into();
+            let collection = Text::from(names::DEFINITIONS);
+            self.manifests.push(Write::Put { collection, id, sort: None, body });
+        }
+        left_behind(&*database, service).await
+    }
+}
+
+fn changed(saga: &str, version: u32) -> Error {
+    Error::invalid(format!(
+        "saga `{saga}` version {version} is not what ran under that version before: give the changed \
+         definition a new version, and the old one to `.keep(…)` or `.migrate(…)`, so that running \
+         instances end"
+    ))
+}
+
+/// Instances of an older version that is not declared any more would never end.
+async fn left_behind(database: &dyn Database, service: &Service) -> Result<()> {
+    for shape in &service.sagas {
+        let saga = names::part(service.name, &shape.name);
+        let of_it = service.sagas.iter().filter(|other| other.name == shape.name);
+        let versions: Vec<_> = of_it.map(|other| other.version).collect();
+        if versions.iter().max() != Some(&shape.version) {
+            continue;
+        }
+        for version in (1..shape.version).filter(|version| !versions.contains(version)) {
+            for status in ["running", "compensating", "stuck"] {
+                let from = format!("{status}/{saga}/{version:06}/");
+                let range = Range::Sort { from: &from, until: &format!("{from}~") };
+                if !database.list(names::SAGAS, range, 1).await?.is_empty() {
+                    return Err(Error::invalid(format!(
+                        "instances of saga `{saga}` version {version} are still {status}, and \
+                         nothing here knows it: give that version to `.keep(…)` or `.migrate(…)`"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! The handler of a process manager: loads the instance, reacts, and keeps what it is now.
+
+use super::{
+    About, AnyProcess, Instance, Missing, Orphan, Reacted, Route,
+    instance::Early,
+    tokens::{self, Fired},
+};
+use crate::{
+    handler::{AnyHandler, Context, Handled, panicked},
+    names,
+    runtime::assemble::raw,
+};
+use futures_util::FutureExt as _;
+use sillage_core::{
+    Condition, Draft, Due, Effect, Effects, Failure, Key, Message, Sort, Text, Timestamp, Version,
+    Write, from_json, to_json,
+};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio_util::sync::ReusableBoxFuture;
+
+/// What an instance that has not begun is at.
+const EXPECTED: &str = "expected";
+/// What an instance tells itself when early events have waited long enough.
+pub(crate) const CONTROL_EXPIRED: &str = "process.expired";
+/// The token of the timer for that.
+const EXPIRES: &str = "sillage.expires";
+
+/// Where an instance's own messages go: deadlines, and what operators ask of it.
+pub(crate) fn control_topic(service: &str, process: &str) -> Text {
+    format!("{service}.{process}.control").into()
+}
+
+/// A message of an instance to itself.
+pub(crate) fn control(about: &About<'_>, process: &str, name: &'static str) -> Draft {
+    Draft {
+        name: name.into(),
+        version: 1,
+        topic: Some(control_topic(about.service, process)),
+        key: Some(about.key.clone()),
+        operation_id: None,
+        headers: vec![],
+        payload: Ok("{}".into()),
+    }
+}
+
+pub(crate) struct Reactor {
+    process: Arc<dyn AnyProcess>,
+}
+
+/// What one message leads to.
+#[derive(Default)]
+struct Outcome {
+    effects: Effects,
+    writes: Vec<Write>,
+    conditions: Vec<Condition>,
+}
+
+impl Reactor {
+    pub(crate) fn new(process: Arc<dyn AnyProcess>) -> Self {
+        Reactor { process }
+    }
+
+    async fn handle(self, context: &Context) -> Result<Outcome, Failure> {
+        let message = context.message();
+        let key = match (self.process.route(message)?, &message.key) {
+            (Route::Start(key) | Route::Continue(key) | Route::Stop(key), _) => key,
+            (Route::Ignore, Some(key)) if *message.name == *CONTROL_EXPIRED => key.clone(),
+            (Route::Ignore, _) => return Ok(Outcome::default()),
+        };
+        let process = names::part(context.service(), self.process.name());
+        let place = Place::of(&process, &key, self.process.is_saga());
+        let stored = context.database()?.get(place.collection, &[&place.id]).await?.pop().flatten();
+        let found = stored.as_ref().map(Instance::read).transpose()?;
+        let version = stored.as_ref().map(|stored| stored.version);
+        let turn =
+            Turn { process: &*self.process, service: context.service(), message, key, place };
+        turn.take(&process, found, version)
+    }
+}
+
+/// Where an instance is stored.
+struct Place {
+    collection: &'static str,
+    id: Text,
+}
+
+impl Place {
+    fn of(process: &str, key: &Key, is_saga: bool) -> Self {
+        let collection = if is_saga { names::SAGAS } else { names::PROCESSES };
+        Place { collection, id: names::instance(process, &key.label()) }
+    }
+}
+
+/// A message and the instance it is for. Pure: nothing here does I/O.
+struct Turn<'a> {
+    process: &'a dyn AnyProcess,
+    service: &'a str,
+    message: &'a Message,
+    key: Key,
+    place: Place,
+}
+
+impl Turn<'_> {
+    fn take(
+        &self,
+        process: &Text,
+        found: Option<Instance>,
+        version: Option<Version>,
+    ) -> Result<Outcome, Failure> {
+        let outcome = match found {
+            Some(instance) if instance.memory.is_some() => self.go_on(instance)?,
+            early if self.is_begun() => self.begin(process, early)?,
+            early if *self.message.name == *CONTROL_EXPIRED => self.expire(early)?,
+            early => self.missing(process, early)?,
+        };
+        let mut outcome = outcome.unwrap_or_default();
+        if !outcome.writes.is_empty() {
+            outcome.conditions.push(Condition::Document {
+                collection: self.place.collection.into(),
+                id: self.place.id.clone(),
+                expected: version,
+            });
+        }
+        Ok(outcome)
+    }
+
+    fn is_begun(&self) -> bool {
+        matches!(self.process.route(self.message), Ok(Route::Start(_)))
+    }
+
+    /// An instance that is there.
+    fn go_on(&self, mut instance: Instance) -> Result<Option<Outcome>, Failure> {
+        let fired = tokens::fired(self.message).filter(|f| *f.process == *instance.process);
+        if let Some(fired) = &fired
+            && !instance.accept(fired)
+        {
+            // Cancelled or replaced when it had fired already.
+            return Ok(None);
+        }
+        let token = fired.map(|Fired { token, .. }| token.to_owned());
+        let mut outcome = Outcome::default();
+        if !self.react(&mut instance, self.message, token.as_deref(), &mut outcome)? {
+            return Ok(None);
+        }
+        Ok(Some(outcome))
+    }
+
+    /// The first event of an instance, and then those that came before it.
+    fn begin(&self, process: &Text, early: Option<Instance>) -> Result<Option<Outcome>, Failure> {
+        let mut instance = early.unwrap_or_else(|| self.expected(process));
+        instance.started = self.message.time;
+        instance.correlation_id = self.message.correlation_id.clone();
+        let waiting = std::mem::take(&mut instance.early);
+        let about = self.about(None);
+        let reacted = self.process.begin(self.message, &about)?;
+        let mut outcome = Outcome::default();
+        if !waiting.is_empty() {
+            let cancel = Effect::Cancel { token: EXPIRES.to_owned(), key: None };
+            outcome.effects = instance.take_timers(Effects::one(cancel)).0;
+        }
+        self.keep(&mut instance, reacted, &mut outcome)?;
+        for early in waiting {
+            let message = from_json(early.message.get().as_bytes())?;
+            self.react(&mut instance, &message, None, &mut outcome)?;
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Whether the instance reacts to it.
+    fn react(
+        &self,
+        instance: &mut Instance,
+        message: &Message,
+        timer: Option<&str>,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Failure> {
+        let Some(memory) = &instance.memory else { return Ok(false) };
+        let about = self.about(timer);
+        let Some(reacted) = self.process.react(memory, message, &about)? else { return Ok(false) };
+        self.keep(instance, reacted, outcome)?;
+        Ok(true)
+    }
+
+    /// Takes a reaction into the instance. One that has ended has no memory any more.
+    fn keep(
+        &self,
+        instance: &mut Instance,
+        reacted: Reacted,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let (effects, ends) = instance.take_timers(reacted.effects);
+        outcome.effects = std::mem::take(&mut outcome.effects).and(effects);
+        // What an earlier reaction of this commit has kept is not what it is now.
+        outcome.writes.clear();
+        instance.memory = Some(reacted.memory);
+        (instance.status, instance.version) = (reacted.status.into(), reacted.version);
+        instance.updated = self.message.time;
+        if ends && !self.process.is_saga() {
+            instance.memory = None;
+            let (collection, id) = (self.place.collection.into(), self.place.id.clone());
+            outcome.writes.push(Write::Delete { collection, id });
+            return Ok(());
+        }
+        self.put(instance, outcome)
+    }
+
+    fn put(&self, instance: &Instance, outcome: &mut Outcome) -> Result<(), Failure> {
+        let (collection, id) = (self.place.collection.into(), self.place.id.clone());
+        let body = serde_json::to_vec(instance)?.into();
+        let sort = Some(Sort::Text(instance.sort().into()));
+        outcome.writes.push(Write::Put { collection, id, sort, body });
+        Ok(())
+    }
+
+    /// A message whose instance is not there.
+    fn missing(&self, process: &Text, early: Option<Instance>) -> Result<Option<Outcome>, Failure> {
+        match self.process.missing(&self.message.name) {
+            Missing::Ignore => Ok(None),
+            Missing::Record => {
+                let why = format!("`{process}` has no instance `{}`", self.key.label());
+                let orphan = self.orphan(process, self.message, why);
+                let writes = vec![recorded(&orphan)?];
+                Ok(Some(Outcome { writes, ..Outcome::default() }))
+            }
+            Missing::Wait(limit) => self.wait(process, early, limit).map(Some),
+        }
+    }
+
+    /// Keeps an event until its instance begins.
+    fn wait(
+        &self,
+        process: &Text,
+        early: Option<Instance>,
+        limit: Duration,
+    ) -> Result<Outcome, Failure> {
+        let mut instance = early.unwrap_or_else(|| self.expected(process));
+        let message = to_json(self.message).and_then(raw).map_err(Failure::permanent)?;
+        instance.early.push(Early { until: self.message.time + limit, message });
+        instance.updated = self.message.time;
+        let draft = control(&self.about(None), self.process.name(), CONTROL_EXPIRED);
+        let (due, token) = (Due::After(limit), EXPIRES.to_owned());
+        let mut outcome = Outcome::default();
+        let timer = Effect::Schedule { due, token, message: draft };
+        outcome.effects = instance.take_timers(Effects::one(timer)).0;
+        self.put(&instance, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// Early events have waited long enough: they are recorded, and nothing comes of them.
+    fn expire(&self, early: Option<Instance>) -> Result<Option<Outcome>, Failure> {
+        let Some(mut instance) = early else { return Ok(None) };
+        let fired = tokens::fired(self.message);
+        if !fired.is_some_and(|fired| instance.accept(&fired)) {
+            return Ok(None);
+        }
+        let mut outcome = Outcome::default();
+        for early in &instance.early {
+            let message = from_json(early.message.get().as_bytes())?;
+            let why = format!("it waited, but `{}` never began", self.key.label());
+            outcome.writes.push(recorded(&self.orphan(&instance.process, &message, why))?);
+        }
+        let (collection, id) = (self.place.collection.into(), self.place.id.clone());
+        outcome.writes.push(Write::Delete { collection, id });
+        Ok(Some(outcome))
+    }
+
+    fn orphan(&self, process: &Text, message: &Message, why: String) -> Orphan {
+        tracing::warn!(%process, key = %self.key, name = %message.name, why, "no instance");
+        Orphan {
+            process: process.clone(),
+            key: self.key.label().into(),
+            name: message.name.clone(),
+            source: message.source.clone(),
+            message: message.id.text(),
+            at: message.time,
+            why,
+        }
+    }
+
+    fn about<'a>(&'a self, timer: Option<&'a str>) -> About<'a> {
+        About { service: self.service, instance: &self.place.id, key: &self.key, timer }
+    }
+
+    fn expected(&self, process: &Text) -> Instance {
+        Instance {
+            process: process.clone(),
+            version: self.process.version(),
+            key: self.key.label().into(),
+            status: EXPECTED.into(),
+            correlation_id: self.message.correlation_id.clone(),
+            started: Timestamp::default(),
+            updated: self.message.time,
+            memory: None,
+            timers: BTreeMap::new(),
+            generation: 0,
+            early: vec![],
+        }
+    }
+}
+
+/// One a process, key and name: a flood of the same is one document.
+fn recorded(orphan: &Orphan) -> Result<Write, Failure> {
+    Ok(Write::Put {
+        collection: names::ORPHANS.into(),
+        id: names::orphan(&orphan.process, &orphan.name, &orphan.key),
+        sort: Some(Sort::Text(orphan.at.to_string().into())),
+        body: serde_json::to_vec(orphan)?.into(),
+    })
+}
+
+impl AnyHandler for Reactor {
+    fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
+        let reactor = Reactor { process: self.process.clone() };
+        slot.set(async move {
+            let call = AssertUnwindSafe(reactor.handle(&context)).catch_unwind();
+            let outcome = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+            match outcome {
+                Ok(Outcome { effects, writes, conditions }) => {
+                    Handled { result: Ok(effects), conditions, writes }
+                }
+                Err(failure) => {
+                    Handled { result: Err(failure), conditions: vec![], writes: vec![] }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,229 @@
+//! Process managers: memory, timers, events out of order, and outages.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
+
+mod common;
+
+use common::Harness;
+use serde::{Deserialize, Serialize};
+use sillage::{Clock as _, Filter, Route, prelude::*};
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "order.created")]
+struct Ordered {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "payment.completed")]
+struct Paid {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "order.payment-due")]
+struct Due {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "letter.reminder")]
+struct Reminder {
+    #[event(key)]
+    order_id: String,
+    number: u32,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "letter.counted")]
+struct Counted {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "order.given-up")]
+struct GivenUp {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Dunning {
+    order_id: String,
+    reminders: u32,
+}
+
+fn dunning() -> Process<Dunning> {
+    Process::<Dunning>::new("dunning", 1)
+        .start_on::<Ordered>(|order| {
+            let order_id = order.order_id.clone();
+            let due = Due { order_id: order_id.clone() };
+            (Dunning { order_id, reminders: 0 }, schedule(after(mins(12)), "due", due))
+        })
+        .on::<Due>(|dunning, due| {
+            dunning.reminders += 1;
+            let (order_id, number) = (dunning.order_id.clone(), dunning.reminders);
+            if number < 3 {
+                let again = schedule(after(mins(12)), "due", due.clone());
+                return publish(Reminder { order_id, number }).and(again);
+            }
+            publish(GivenUp { order_id }).and(end())
+        })
+        .stop_on::<Paid>(|_, _| Effects::none())
+        .wait(mins(5))
+}
+
+fn shop() -> Service {
+    Service::new("shop").process(dunning())
+}
+
+fn id() -> String {
+    "o-1".into()
+}
+
+async fn count(harness: &Harness, name: &str) -> usize {
+    let filter = Filter { names: vec![name.into()], ..Filter::default() };
+    harness.database().log(Position(0), &filter, 1000).await.unwrap().entries.len()
+}
+
+async fn documents(harness: &Harness, collection: &str) -> Vec<serde_json::Value> {
+    let all = sillage::Range::Ids { prefix: "", after: "" };
+    let found = harness.database().list(collection, all, 1000).await.unwrap();
+    found.iter().map(|stored| serde_json::from_slice(&stored.body).unwrap()).collect()
+}
+
+#[test]
+fn a_message_goes_where_its_name_and_key_say() {
+    let process = dunning();
+    let route = |name: &str, key: Option<&str>| {
+        let outgoing = sillage::admin::Outgoing {
+            name: name.into(),
+            version: 1,
+            topic: "order".into(),
+            key: key.map(Into::into),
+            payload: b"{}".to_vec(),
+        };
+        process.route(&outgoing.message(Timestamp::default()).unwrap())
+    };
+    assert_eq!(route("order.created", Some("a")).unwrap(), Route::Start(Key::of("a")));
+    assert_eq!(route("order.payment-due", Some("a")).unwrap(), Route::Continue(Key::of("a")));
+    assert_eq!(route("payment.completed", Some("a")).unwrap(), Route::Stop(Key::of("a")));
+    assert_eq!(route("other.event", Some("a")).unwrap(), Route::Ignore);
+    assert!(route("order.created", None).unwrap_err().to_string().contains("no key"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_reminds_twice_and_gives_up() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.clock.sleep(mins(13)).await;
+    assert_eq!(count(&harness, "letter.reminder").await, 1);
+    harness.clock.sleep(mins(12)).await;
+    assert_eq!(count(&harness, "letter.reminder").await, 2);
+    assert_eq!(count(&harness, "order.given-up").await, 0);
+    harness.clock.sleep(mins(12)).await;
+    assert_eq!(count(&harness, "order.given-up").await, 1);
+    harness.clock.sleep(mins(40)).await;
+    assert_eq!(count(&harness, "letter.reminder").await, 2);
+    assert!(documents(&harness, "processes").await.is_empty(), "it is over");
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_paid_is_never_reminded_even_if_it_was_paid_before_it_was_ordered() {
+    for paid_first in [false, true] {
+        let harness = Harness::new();
+        let app = harness.start_service(shop()).await;
+        let shop = app.service("shop");
+        let (order, paid) = (Ordered { order_id: id() }, Paid { order_id: id() });
+        let both = [publish(order), publish(paid)];
+        for effects in if paid_first { both.into_iter().rev().collect() } else { both.to_vec() } {
+            shop.commit(effects).await.unwrap();
+            harness.settle().await;
+        }
+        assert!(documents(&harness, "processes").await.is_empty());
+        assert!(harness.admin().timers(10).await.unwrap().is_empty(), "its timer is gone");
+        harness.clock.sleep(mins(40)).await;
+        assert_eq!(count(&harness, "letter.reminder").await, 0);
+        assert!(documents(&harness, "orphans").await.is_empty());
+        app.drain().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_waits_in_vain_is_recorded_with_the_reason() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Paid { order_id: id() })).await.unwrap();
+    harness.clock.sleep(mins(4)).await;
+    assert!(documents(&harness, "orphans").await.is_empty());
+    harness.clock.sleep(mins(2)).await;
+    let orphans = documents(&harness, "orphans").await;
+    assert_eq!(orphans[0]["name"], "payment.completed");
+    assert_eq!(orphans[0]["why"], "it waited, but `o-1` never began");
+    assert!(documents(&harness, "processes").await.is_empty());
+    app.drain().await;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counter(u32);
+
+/// Counts events of two topics, and says each time it did.
+fn counter() -> Process<Counter> {
+    let counted = |counter: &mut Counter, order_id: &str| {
+        counter.0 += 1;
+        publish(Counted { order_id: order_id.to_owned() })
+    };
+    Process::<Counter>::new("counter", 1)
+        .start_on::<Ordered>(|_| (Counter(0), Effects::none()))
+        .on::<Paid>(move |counter, paid| counted(counter, &paid.order_id))
+        .on::<Reminder>(move |counter, letter| counted(counter, &letter.order_id))
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_an_instance_that_come_at_once_lose_no_memory() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(counter())).await;
+    let shop = app.service("shop");
+    shop.commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    let many: Effects = (0..50)
+        .map(|number| {
+            publish(Paid { order_id: id() }).and(publish(Reminder { order_id: id(), number }))
+        })
+        .collect();
+    shop.commit(many).await.unwrap();
+    harness.until(|| async { count(&harness, "letter.counted").await == 100 }).await;
+    assert_eq!(documents(&harness, "processes").await[0]["memory"], 100);
+    harness.settle().await;
+    assert_eq!(harness.consumer("shop/counter").await.parked_keys, 0);
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_had_fired_before_it_was_replaced_is_ignored() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    harness.admin().pause("shop/dunning", "a test").await.unwrap();
+    harness.settle().await;
+    app.drain().await;
+    // Fired by another process while the process manager does not listen.
+    let other = harness.start_service(Service::new("other")).await;
+    harness.clock.sleep(mins(20)).await;
+    other.drain().await;
+    harness.admin().resume("shop/dunning").await.unwrap();
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Paid { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    harness.clock.sleep(mins(40)).await;
+    assert!(count(&harness, "letter.reminder").await <= 1);
+    assert!(documents(&harness, "processes").await.is_empty());
+    app.drain().await;
+}
