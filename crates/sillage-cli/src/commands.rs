@@ -8,6 +8,7 @@ mod dlq;
 mod doctor;
 mod projections;
 mod publish;
+mod saga;
 mod tail;
 mod timers;
 mod topics;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Breakers of dependencies: which are open
     #[command(subcommand, alias = "breaker")]
     Breakers(breakers::Breakers),
+    /// Sagas: how their instances stand, and pictures of them
+    #[command(subcommand, alias = "sagas")]
+    Saga(saga::Saga),
     /// Timers that wait
     #[command(subcommand, alias = "timer")]
     Timers(timers::Timers),
@@ -64,6 +68,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<()> {
         Command::Consumers(consumers) => consumers.run(session).await,
         Command::Projections(projections) => projections.run(session).await,
         Command::Breakers(breakers) => breakers.run(session).await,
+        Command::Saga(saga) => saga.run(session).await,
         Command::Timers(timers) => timers.run(session).await,
         Command::Topics(topics) => topics.run(session).await,
         Command::Doctor => doctor::run(session).await,

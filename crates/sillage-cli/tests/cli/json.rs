@@ -1,11 +1,11 @@
 //! Every command yields JSON.
 
-use crate::fixture::Fixture;
+use crate::{fixture::Fixture, saga::fill};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A run of every command, in an order in which each finds what it needs, with its exit code.
-const RUNS: [(&str, i32); 30] = [
+const RUNS: [(&str, i32); 40] = [
     ("tail --until-end", 0),
     ("tail nothing --until-end", 0),
     ("publish order --name order.noted --key o-9 --data {}", 0),
@@ -29,6 +29,16 @@ const RUNS: [(&str, i32); 30] = [
     ("consumers lag", 0),
     ("projections list", 0),
     ("breakers list", 0),
+    ("saga list", 0),
+    ("saga list --stuck", 0),
+    ("saga list --unknown", 0),
+    ("saga show checkout/o-7", 0),
+    ("saga diagram checkout", 0),
+    ("saga diagram checkout --form svg --instance o-7", 0),
+    ("saga retry o-7 --why test", 0),
+    ("saga skip o-7 --why test", 0),
+    ("saga cancel o-8 --why test", 0),
+    ("saga cancel o-7 --why test", 2),
     ("timers list", 0),
     ("topics list", 0),
     ("topics show order", 0),
@@ -42,6 +52,7 @@ const RUNS: [(&str, i32); 30] = [
 async fn every_command_yields_json() {
     for format in ["json", "jsonl"] {
         let fixture = Fixture::filled().await;
+        fill(&fixture).await;
         for (words, code) in RUNS {
             let args: Vec<_> = words.split(' ').chain(["-o", format]).collect();
             let ran = fixture.run(&args).await.exits(code);

@@ -10,5 +10,6 @@ mod json;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod outside;
 mod publish;
+mod saga;
 mod tail;
 mod trace;
