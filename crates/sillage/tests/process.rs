@@ -227,3 +227,48 @@ async fn a_timer_that_had_fired_before_it_was_replaced_is_ignored() {
     assert!(documents(&harness, "processes").await.is_empty());
     app.drain().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_overdue_deadlines_wait_until_the_backlog_is_read() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    let many = || (0..300).map(|n| format!("o-{n}"));
+    let ordered: Effects = many().map(|order_id| publish(Ordered { order_id })).collect();
+    app.service("shop").commit(ordered).await.unwrap();
+    harness.settle().await;
+    app.drain().await;
+    // While it is down all are paid, and all deadlines pass. Others are up, and pump timers.
+    let other = harness.start_service(Service::new("other")).await;
+    let paid: Effects = many().map(|order_id| publish(Paid { order_id })).collect();
+    other.service("other").commit(paid).await.unwrap();
+    harness.clock.sleep(mins(60)).await;
+    let app = harness.start_service(shop()).await;
+    harness.settle().await;
+    assert_eq!(count(&harness, "letter.reminder").await, 0);
+    assert!(documents(&harness, "processes").await.is_empty());
+    assert!(harness.admin().timers(10).await.unwrap().is_empty());
+    app.drain().await;
+    other.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn timers_of_a_paused_process_manager_wait_and_then_for_what_came_meanwhile() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    let shop = app.service("shop");
+    let (paid, unpaid) = ("paid".to_owned(), "unpaid".to_owned());
+    for order_id in [&paid, &unpaid] {
+        shop.commit(publish(Ordered { order_id: order_id.clone() })).await.unwrap();
+    }
+    harness.settle().await;
+    harness.admin().pause("shop/dunning", "a test").await.unwrap();
+    harness.clock.sleep(mins(11)).await;
+    shop.commit(publish(Paid { order_id: paid })).await.unwrap();
+    harness.clock.sleep(mins(20)).await;
+    assert_eq!(count(&harness, "order.payment-due").await, 0);
+    harness.admin().resume("shop/dunning").await.unwrap();
+    harness.until(|| async { count(&harness, "letter.reminder").await == 1 }).await;
+    harness.settle().await;
+    assert_eq!(count(&harness, "order.payment-due").await, 1, "only of the unpaid one");
+    app.drain().await;
+}

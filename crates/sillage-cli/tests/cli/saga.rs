@@ -139,6 +139,7 @@ async fn an_operator_passes_over_a_step_or_takes_all_back() {
     fixture.run(&[&["saga", "skip", "o-7"], &why[..]].concat()).await.fails(2, "is not stuck");
     fixture.run(&[&["saga", "cancel", "o-7"], &why[..]].concat()).await.fails(2, "has ended");
     fixture.run(&[&["saga", "cancel", "o-8"], &why[..]].concat()).await.exits(0);
+    is_at(&fixture, "o-8", "compensating").await;
     let reserved = publish(Reserved { order_id: "o-8".into() });
     app.service("till").commit(reserved).await.unwrap();
     is_at(&fixture, "o-8", "compensated").await;

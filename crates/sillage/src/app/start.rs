@@ -16,7 +16,7 @@ use crate::{
         health::Vital,
         member::{Control, Means, Member},
         outlet::Outlet,
-        timers::Pump,
+        timers::{Gate, GateState, Pump},
     },
     service::{Service, ServiceHandle},
 };
@@ -46,6 +46,7 @@ pub(super) struct Building {
     views: Vec<(&'static str, Arc<Progress>)>,
     vitals: Vec<(String, Arc<Vital>)>,
     controls: Vec<(Text, watch::Sender<Control>)>,
+    gates: Vec<Gate>,
     pub(super) manifests: Vec<Write>,
     /// What operators did after this is to be obeyed; what they did before holds already.
     seen: Position,
@@ -83,6 +84,7 @@ impl App {
             views: vec![],
             vitals: vec![],
             controls: vec![],
+            gates: vec![],
             manifests: vec![],
         };
         building.topics(&self.services).await?;
@@ -135,7 +137,13 @@ impl Building {
             let shared = Shared::of(name, consumer.name, states.clone(), database);
             let broker = self.broker.clone();
             let dependencies = dependencies.clone();
-            self.consumer(consumer.build(name), shared, broker, dependencies).await?;
+            let instances = consumer.instances;
+            let spec = consumer.build(name);
+            let topics = spec.topics.clone();
+            self.consumer(spec, shared, broker, dependencies).await?;
+            if instances {
+                self.gate(topics);
+            }
         }
         Ok(())
     }
@@ -152,6 +160,20 @@ impl Building {
             }
         }
         Ok(all)
+    }
+
+    /// The timers of the consumer that was started last wait for its backlog.
+    fn gate(&mut self, topics: Vec<Text>) {
+        let Some((database, _)) = &self.database else { return };
+        let Some((consumer, control)) = self.controls.last() else { return };
+        self.gates.push(Gate {
+            consumer: consumer.clone(),
+            topics,
+            broker: self.broker.clone(),
+            log: log_of(database, &self.clock),
+            control: control.subscribe(),
+            state: GateState::default(),
+        });
     }
 
     /// A consumer that keeps a copy of what is followed, where the broker is not the log itself.
@@ -295,7 +317,8 @@ impl Building {
             vital.partitions(1);
             self.vitals.push(("timers".into(), vital.clone()));
             let (clock, stop) = (self.clock.clone(), self.stop.clone());
-            self.tasks.spawn(Pump { database, committer, clock, vital, stop }.run());
+            let gates = self.gates;
+            self.tasks.spawn(Pump { database, committer, clock, vital, stop, gates }.run());
         }
         Ok(Running(Arc::new(Inner {
             handles: self.handles,

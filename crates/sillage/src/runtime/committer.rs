@@ -4,8 +4,11 @@
 //! commit is written at once.
 
 use crate::names;
-use sillage_core::{Commit, CommitError, Committed, Database, Error, Write};
-use std::sync::Arc;
+use sillage_core::{Commit, CommitError, Committed, Database, Error, Sort, Timestamp, Write};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// The most commits in one batch.
@@ -26,21 +29,65 @@ enum Reply {
 #[derive(Clone)]
 pub(crate) struct Committer {
     pending: mpsc::UnboundedSender<(Commit, Reply)>,
-    timers: Arc<Notify>,
+    timers: Arc<Timers>,
+}
+
+/// The earliest timers that were set since somebody looked.
+#[derive(Default)]
+struct Timers {
+    set: Mutex<TimerSet>,
+    notify: Notify,
+}
+
+/// When the earliest of some timers is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TimerSet {
+    after: Option<Duration>,
+    at: Option<Timestamp>,
+}
+
+impl TimerSet {
+    /// When it is due, at the latest, where they were set before `now`.
+    pub(crate) fn due(self, now: Timestamp) -> Timestamp {
+        let after = self.after.map_or(now, |after| now + after);
+        match (self.after, self.at) {
+            (None, Some(at)) => at,
+            (_, at) => at.map_or(after, |at| at.min(after)),
+        }
+    }
+
+    fn add(&mut self, other: TimerSet) {
+        let least = |one: Option<_>, other: Option<_>| one.into_iter().chain(other).min();
+        self.after = least(self.after, other.after);
+        self.at = self.at.into_iter().chain(other.at).min();
+    }
+}
+
+impl Timers {
+    fn add(&self, set: TimerSet) {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner).add(set);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> TimerSet {
+        std::mem::take(&mut *self.set.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Committer {
     /// Starts the task. It ends when the last handle is gone and everything is written.
     pub(crate) fn start(database: Arc<dyn Database>) -> Self {
         let (pending, receiver) = mpsc::unbounded_channel();
-        let timers = Arc::<Notify>::default();
+        let timers = Arc::<Timers>::default();
         tokio::spawn(write(database, receiver, timers.clone()));
         Committer { pending, timers }
     }
 
-    /// Completes when this process has set a timer since the last call.
-    pub(crate) async fn timer_set(&self) {
-        self.timers.notified().await;
+    /// Completes when this process has set timers since the last call: says when the earliest of
+    /// them is due.
+    pub(crate) async fn timer_set(&self) -> TimerSet {
+        self.timers.notify.notified().await;
+        self.timers.take()
     }
 
     /// Commits, and waits until it is durable.
@@ -68,8 +115,22 @@ impl Committer {
     }
 }
 
-fn sets_timer(write: &Write) -> bool {
-    matches!(write, Write::Put { collection, .. } if **collection == *names::TIMERS)
+/// When the earliest timer is due that these commits set.
+fn set_by(commits: &[Commit]) -> Option<TimerSet> {
+    let mut set: Option<TimerSet> = None;
+    for write in commits.iter().flat_map(|commit| &commit.writes) {
+        if let Write::Put { collection, sort, .. } = write
+            && **collection == *names::TIMERS
+        {
+            let (after, at) = match sort {
+                Some(Sort::After(delay)) => (Some(*delay), None),
+                Some(Sort::Text(time)) => (None, time.parse().ok()),
+                None => (None, None),
+            };
+            set.get_or_insert_default().add(TimerSet { after, at });
+        }
+    }
+    set
 }
 
 fn stopped() -> CommitError {
@@ -79,15 +140,15 @@ fn stopped() -> CommitError {
 async fn write(
     database: Arc<dyn Database>,
     mut pending: mpsc::UnboundedReceiver<(Commit, Reply)>,
-    timers: Arc<Notify>,
+    timers: Arc<Timers>,
 ) {
     let mut batch = Vec::new();
     while pending.recv_many(&mut batch, BATCH).await > 0 {
         let (commits, replies): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let timer_set = commits.iter().flat_map(|commit| &commit.writes).any(sets_timer);
+        let set = set_by(&commits);
         let answers = database.commit(commits).await;
-        if timer_set {
-            timers.notify_one();
+        if let Some(set) = set {
+            timers.add(set);
         }
         for (reply, answer) in replies.into_iter().zip(answers) {
             match reply {

@@ -92,6 +92,7 @@ impl World {
                 clock: self.clock.clone(),
                 vital: Arc::default(),
                 stop: CancellationToken::new(),
+                gates: vec![],
             };
             self.pumps[pump] = Some(tokio::spawn(running.run()));
         }
