@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Consumers: how they stand, pause, resume
     #[command(subcommand, alias = "consumer")]
     Consumers(consumers::Consumers),
-    /// Projections: how far they are
+    /// Projections: how they stand, rebuild, compare, switch
     #[command(subcommand, visible_alias = "projection")]
     Projections(projections::Projections),
     /// Breakers of dependencies: which are open

@@ -162,6 +162,14 @@ impl Out {
         }
     }
 
+    /// How something stands that goes on, on a terminal, in place of what stood there.
+    pub(crate) fn status(&self, text: &str) {
+        if !self.quiet && io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r\u{1b}[K{}", printable(text));
+            let _ = io::stderr().flush();
+        }
+    }
+
     /// Coloured where colours are wanted.
     pub(crate) fn paint(&self, text: &str, paint: Paint) -> String {
         let code = match paint {

@@ -5,7 +5,9 @@
 //! in the same commit, so whoever changed something can be asked.
 
 mod dead_letters;
+mod differences;
 mod doctor;
+mod projections;
 mod sagas;
 mod status;
 mod trace;
@@ -16,14 +18,16 @@ use crate::{
     runtime::{assemble::foreign, member::settings},
 };
 pub use dead_letters::{DeadLetter, Delivered, Redriven};
+pub use differences::{Difference, Differences};
 pub use doctor::Finding;
+pub use projections::{Comparison, GenerationStatus, ProjectionStatus};
 pub use sagas::{SagaDetail, SagaStatus, StepStatus, UnknownReply};
 use serde_json::{Value, json};
 use sillage_core::{
     Broker, Clock, Commit, CommitError, Committed, Database, Draft, Error, ErrorKind, Key, Message,
     Result, Text, Timestamp, Write,
 };
-pub use status::{BreakerStatus, ConsumerStatus, ProjectionStatus, TimerStatus};
+pub use status::{BreakerStatus, ConsumerStatus, TimerStatus};
 use std::sync::Arc;
 pub use trace::{Trace, TraceNode};
 
@@ -159,6 +163,12 @@ impl Admin {
 
 fn unanswered() -> Error {
     Error::unavailable("the database gave no answer")
+}
+
+/// Whether somebody else changed what was to be changed.
+fn conflicts(error: &Error) -> bool {
+    use std::error::Error as _;
+    error.source().and_then(|source| source.downcast_ref::<CommitError>()).is_some()
 }
 
 fn refused(error: CommitError) -> Error {

@@ -28,7 +28,7 @@ pub use handler::{
 };
 pub use log_broker::{LogBroker, SLOTS};
 pub use process::{Memory, Process, Route};
-pub use projection::{Get, Projection, ReadError, View};
+pub use projection::{Digest, Get, Hash, Projection, ReadError, View};
 pub use runtime::{
     breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
 };

@@ -10,6 +10,8 @@ pub(crate) const PARKED: &str = "parked";
 pub(crate) const SKIPPED: &str = "skipped";
 /// Documents of timers.
 pub(crate) const TIMERS: &str = "timers";
+/// Documents of projections' generations.
+pub(crate) const PROJECTIONS: &str = "projections";
 /// Documents of projection checkpoints.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// Documents of consumers' watermarks.

@@ -1,6 +1,6 @@
 //! What a doctor would say.
 
-use super::{Admin, ConsumerStatus};
+use super::{Admin, ConsumerStatus, ProjectionStatus};
 use crate::{log_broker::EMBEDDED, names};
 use serde::Serialize;
 use serde_json::Value;
@@ -59,15 +59,8 @@ impl Admin {
             findings.say(ok, format!("consumer {}", consumer.name), finding);
         }
         for projection in self.projections().await? {
-            let what = format!("projection {}", projection.name);
-            match projection.paused {
-                Some(why) => {
-                    findings.say(false, what, format!("paused: {why}; deploy a reader for it"));
-                }
-                None => {
-                    findings.say(true, what, format!("{} positions behind", projection.lag));
-                }
-            }
+            let (ok, finding) = of_projection(&projection);
+            findings.say(ok, format!("projection {}", projection.name), finding);
         }
         Ok(findings.0)
     }
@@ -222,4 +215,21 @@ fn relay(relay: &ConsumerStatus, is_needed: bool, now: Timestamp) -> (bool, Stri
         }
         _ => of_consumer(relay),
     }
+}
+
+fn of_projection(projection: &ProjectionStatus) -> (bool, String) {
+    let name = &projection.name;
+    let beside = [&projection.shadow, &projection.former];
+    let paused = beside.into_iter().flatten().find_map(|beside| beside.paused.as_ref());
+    if let Some(why) = projection.paused.as_ref().or(paused) {
+        let mend = "deploy a reader for it, then";
+        return (false, format!("paused: {why}; {mend} `sillage projection resume {name}`"));
+    }
+    if let Some(why) = &projection.held {
+        return (
+            false,
+            format!("the rebuild is not read: {why}; `sillage projection compare {name}`"),
+        );
+    }
+    (true, format!("{} positions behind", projection.lag))
 }

@@ -4,7 +4,6 @@ use super::Admin;
 use crate::{
     log_broker::{EMBEDDED, passed, waiting},
     names,
-    projection::Checkpoint,
     runtime::{Mark, assemble::Timer, dependency::Opened, watermark::Tally},
 };
 use serde::Serialize;
@@ -38,19 +37,6 @@ pub struct ConsumerStatus {
     /// Processes that share it.
     pub members: u64,
     /// Why it is paused.
-    pub paused: Option<String>,
-}
-
-/// How a projection stands.
-#[derive(Clone, Debug, Serialize)]
-pub struct ProjectionStatus {
-    /// `service/name@version`.
-    pub name: Text,
-    /// What its documents have seen.
-    pub position: Position,
-    /// Positions of the log behind that.
-    pub lag: u64,
-    /// Why it does not go on.
     pub paused: Option<String>,
 }
 
@@ -150,22 +136,6 @@ impl Admin {
     /// The broker that was named, if it is of that kind: another one knows nothing of its readers.
     fn reads_from(&self, name: &str) -> Option<&dyn Broker> {
         self.broker.as_deref().filter(|broker| broker.capabilities().name == name)
-    }
-
-    /// How all projections stand.
-    pub async fn projections(&self) -> Result<Vec<ProjectionStatus>> {
-        let head = self.database.head().await?.last;
-        let mut found = vec![];
-        for stored in self.all(names::CHECKPOINTS, "").await? {
-            let checkpoint: Checkpoint = serde_json::from_slice(&stored.body)?;
-            found.push(ProjectionStatus {
-                name: stored.id,
-                position: checkpoint.position,
-                lag: head.0.saturating_sub(checkpoint.position.0),
-                paused: checkpoint.paused,
-            });
-        }
-        Ok(found)
     }
 
     /// Timers that wait, the next one first.

@@ -9,7 +9,7 @@ use crate::{
     consumer::Consumer,
     handler::Shared,
     names,
-    projection::{Progress, Runner, identity},
+    projection::{self, AnyProjection, Keeper, Progress, identity},
     runtime::{
         committer::Committer,
         dependency::Dependencies,
@@ -122,7 +122,7 @@ impl Building {
         self.manifest(&service)?;
         let mut progress = vec![];
         for projection in &service.projections {
-            progress.extend(self.projection(&service, projection.clone()));
+            progress.extend(self.projection(&service, projection.clone()).await?);
         }
         if let Some((database, committer)) = self.database.clone() {
             let clock = self.clock.clone();
@@ -220,39 +220,32 @@ impl Building {
         Ok(())
     }
 
-    fn projection(
+    async fn projection(
         &mut self,
         service: &Service,
-        projection: Arc<dyn crate::projection::AnyProjection>,
-    ) -> Option<Arc<Progress>> {
-        let (database, committer) = self.database.clone()?;
+        projection: Arc<dyn AnyProjection>,
+    ) -> Result<Option<Arc<Progress>>> {
+        let Some((database, committer)) = self.database.clone() else { return Ok(None) };
         let id = identity(service.name, &*projection);
-        let collection = match projection.version() {
-            1 => names::collection(service.name, projection.collection()),
-            version => format!("{}/{}@{version}", service.name, projection.collection()).into(),
-        };
-        let progress = Arc::new(Progress {
-            collection,
-            document: projection.collection(),
-            database,
-            clock: self.clock.clone(),
-            position: watch::channel(Position::default()).0,
-        });
-        self.views.push((service.name, progress.clone()));
+        let now = self.clock.now();
+        let generations = Keeper::sign_in(&*database, &id, &*projection, now).await?;
         let vital = self.vital(&format!("projection `{id}`"));
         vital.partitions(1);
-        let runner = Runner {
+        let (named, kept) = ((id, projection.version()), (database, self.clock.clone()));
+        let progress = Progress::new(named, projection.collection(), kept, &generations);
+        let progress = Arc::new(progress);
+        self.views.push((service.name, progress.clone()));
+        let means = projection::Means {
             projection,
             service: service.name.into(),
             follows: service.follows.clone(),
             progress: progress.clone(),
             committer,
-            clock: self.clock.clone(),
             vital,
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(runner.run());
-        Some(progress)
+        self.tasks.spawn(Keeper(Arc::new(means)).run());
+        Ok(Some(progress))
     }
 
     fn vital(&mut self, name: &str) -> Arc<Vital> {
@@ -281,6 +274,7 @@ impl Building {
             events.sort_unstable();
             json!({
                 "name": identity(service.name, &**projection),
+                "version": projection.version(),
                 "collection": projection.collection(),
                 "events": events,
             })

@@ -1,148 +1,313 @@
-//! Runs a projection: read a page, fold it, commit documents and checkpoint together.
+//! Runs one generation of a projection: read a page, fold it, commit documents and checkpoint
+//! together.
+//!
+//! A reader that is at the end of the log commits what each page changed. One that is far behind
+//! goes on folding in memory and commits now and then, so a document that many entries change is
+//! written once.
 
-use super::{AnyProjection, Checkpoint, Poison, Progress};
-use crate::{
-    names,
-    runtime::{committer::Committer, health::Vital},
+use super::{
+    Checkpoint, Generations, checkpoint, collection,
+    fold::{Folded, Folder, Poison},
+    keeper::Means,
+    stored,
+    view::{Seen, saw},
 };
+use crate::names;
 use sillage_core::{
-    Clock, Commit, CommitError, Condition, Epoch, Filter, Page, Position, Result, Sort, Text,
+    Commit, CommitError, Condition, Epoch, Filter, Page, Position, Recorded, Result, Sort, Text,
     Version, Write,
 };
 use std::{sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Entries folded at once.
+/// Entries read at once.
 const PAGE: usize = 1000;
-/// How long a projection stays with a process that died.
+/// How long a generation stays with a process that died.
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the lease is renewed, and the checkpoint stored where nothing matched.
 const RENEW: Duration = Duration::from_secs(3);
+/// What a reader that is behind holds unwritten at most: documents, bytes of payloads, time.
+const UNWRITTEN: (usize, usize, Duration) = (2000, 8 << 20, Duration::from_secs(1));
+/// Positions between marks, near the end of the log and far from it.
+const STRIDE: (u64, u64) = (256, 16_384);
 
 pub(crate) struct Runner {
-    pub(crate) projection: Arc<dyn AnyProjection>,
-    pub(crate) service: Text,
-    pub(crate) follows: Vec<Text>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) committer: Committer,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) vital: Arc<Vital>,
-    pub(crate) stop: CancellationToken,
+    pub(crate) means: Arc<Means>,
+    /// The projection, as `service/name`.
+    pub(crate) id: Text,
+    pub(crate) tag: Text,
+    pub(crate) seen: Seen,
 }
 
+/// What a reader knows while it owns the generation.
 struct Reader {
+    folder: Box<dyn Folder>,
     checkpoint: Checkpoint,
+    /// Of the stored checkpoint, and of the projection's generations.
     version: Option<Version>,
+    generations: (Generations, Version),
     /// Folded or passed over, in memory.
     at: Position,
+    /// Bytes of payloads folded and not written.
+    bytes: usize,
     stored_at: Duration,
     renewed_at: Duration,
     epoch: Epoch,
 }
 
-impl Runner {
-    /// The projection's stored identity.
-    fn id(&self) -> Text {
-        identity(&self.service, &*self.projection)
-    }
+/// Why a reader does not go on: an entry that it cannot read, or entries that are gone.
+struct Paused {
+    at: Position,
+    gone: bool,
+    why: String,
+}
 
+impl Paused {
+    fn at(poison: &Poison) -> Self {
+        let why = format!("position {}: {}", poison.position, poison.error);
+        Paused { at: poison.position, gone: false, why }
+    }
+}
+
+/// How one run of a reader ended.
+#[derive(PartialEq)]
+enum End {
+    /// Somebody else changed something: look again at once.
+    Changed,
+    /// There is nothing to do here now.
+    Idle,
+    /// The generation is gone.
+    Gone,
+}
+
+impl Runner {
     pub(crate) async fn run(self) {
         let owner = Uuid::from_bytes(rand::random());
-        let lease = format!("projection/{}", self.id());
-        while !self.stop.is_cancelled() {
-            if let Err(error) = self.once(&lease, owner).await {
-                self.vital.problem("projection", Some(error.to_string()));
-                tracing::warn!(projection = %self.id(), %error, "stopped; starting again");
-            }
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {}
-                () = self.clock.sleep(Duration::from_secs(1)) => {}
+        let lease = format!("projection/{}", self.name());
+        // What was tried and could not be read, and after how many times of being resumed.
+        let mut tried = None;
+        while !self.means.stop.is_cancelled() {
+            let pause = match self.once(&lease, owner, &mut tried).await {
+                Ok(End::Gone) => break,
+                Ok(End::Changed) => Duration::ZERO,
+                Ok(End::Idle) => Duration::from_secs(1),
+                Err(error) => {
+                    self.means.vital.problem("projection", Some(error.to_string()));
+                    tracing::warn!(projection = %self.name(), %error, "stopped; starting again");
+                    Duration::from_secs(1)
+                }
+            };
+            if pause > Duration::ZERO {
+                let _ = self.means.database().lease(&lease, owner, Duration::ZERO).await;
+                tokio::select! {
+                    biased;
+                    () = self.means.stop.cancelled() => {}
+                    () = self.means.clock().sleep(pause) => {}
+                }
             }
         }
-        let _ = self.progress.database.lease(&lease, owner, Duration::ZERO).await;
+        let _ = self.means.database().lease(&lease, owner, Duration::ZERO).await;
     }
 
-    /// Runs as long as this process owns the projection; else looks how far the owner is.
-    async fn once(&self, lease: &str, owner: Uuid) -> Result<()> {
+    /// The generation's stored identity.
+    fn name(&self) -> Text {
+        checkpoint(&self.id, &self.tag)
+    }
+
+    /// Runs as long as this process owns the generation.
+    async fn once(
+        &self,
+        lease: &str,
+        owner: Uuid,
+        tried: &mut Option<(Position, u64)>,
+    ) -> Result<End> {
+        let database = self.means.database();
+        let Some(generations) = stored(database, &self.id).await? else { return Ok(End::Idle) };
+        if !generations.0.has(&self.tag) {
+            return Ok(End::Gone);
+        }
         let (checkpoint, version) = self.stored().await?;
-        self.seen(checkpoint.position);
-        let Some(epoch) = self.progress.database.lease(lease, owner, LEASE).await? else {
-            return Ok(());
+        saw(&self.seen, checkpoint.position);
+        if let Some(why) = &generations.0.paused {
+            return Ok(self.waits(&generations.0, format!("paused: {why}")));
+        }
+        if let Some(why) = &checkpoint.paused
+            && *tried == Some((checkpoint.position, checkpoint.resumed))
+        {
+            return Ok(self.waits(&generations.0, format!("paused at {why}")));
+        }
+        let Some(epoch) = database.lease(lease, owner, LEASE).await? else {
+            return Ok(End::Idle);
         };
-        let now = self.clock.elapsed();
-        let at = checkpoint.position;
-        let mut reader = Reader { checkpoint, version, at, stored_at: now, renewed_at: now, epoch };
-        while !self.stop.is_cancelled() {
-            let now = self.clock.elapsed();
+        let now = self.means.clock().elapsed();
+        let mut reader = Reader {
+            folder: self.means.projection.folder(),
+            at: checkpoint.position,
+            checkpoint,
+            version,
+            generations,
+            bytes: 0,
+            stored_at: now,
+            renewed_at: now,
+            epoch,
+        };
+        let end = self.read(&mut reader, lease, owner).await;
+        if reader.checkpoint.paused.is_some() {
+            *tried = Some((reader.at, reader.checkpoint.resumed));
+        }
+        end
+    }
+
+    async fn read(&self, reader: &mut Reader, lease: &str, owner: Uuid) -> Result<End> {
+        while !self.means.stop.is_cancelled() {
+            let now = self.means.clock().elapsed();
             if now >= reader.renewed_at + RENEW {
-                let renewed = self.progress.database.lease(lease, owner, LEASE).await?;
+                let renewed = self.means.database().lease(lease, owner, LEASE).await?;
                 if renewed != Some(reader.epoch) {
-                    return Ok(());
+                    return Ok(End::Idle);
                 }
                 reader.renewed_at = now;
             }
-            if !self.step(&mut reader, lease).await? {
-                return Ok(());
+            if let Some(end) = self.step(reader, lease).await? {
+                return Ok(end);
             }
         }
         if reader.at > reader.checkpoint.position {
-            self.commit(&mut reader, lease, vec![], None).await?;
+            self.store(reader, lease, false, None).await?;
         }
-        Ok(())
+        Ok(End::Idle)
+    }
+
+    /// Says what keeps the live generation from going on.
+    fn waits(&self, generations: &Generations, why: String) -> End {
+        if generations.live.tag == self.tag {
+            self.means.vital.problem("projection", Some(why));
+        }
+        End::Idle
     }
 
     async fn stored(&self) -> Result<(Checkpoint, Option<Version>)> {
-        let stored = self.progress.database.get(names::CHECKPOINTS, &[&self.id()]).await?;
+        let stored = self.means.database().get(names::CHECKPOINTS, &[&self.name()]).await?;
         let Some(stored) = stored.into_iter().flatten().next() else {
             return Ok((Checkpoint::default(), None));
         };
         Ok((serde_json::from_slice(&stored.body)?, Some(stored.version)))
     }
 
-    /// Folds one page; false where somebody else has moved the checkpoint.
-    async fn step(&self, reader: &mut Reader, lease: &str) -> Result<bool> {
-        let database = &self.progress.database;
-        let filter = Filter { names: self.projection.events(), ..Filter::default() };
-        let page = database.log(reader.at, &filter, PAGE).await?;
-        if page.through <= reader.at {
-            return self.idle(reader, lease).await;
+    /// Folds one page; says where the run ends.
+    async fn step(&self, reader: &mut Reader, lease: &str) -> Result<Option<End>> {
+        let filter = Filter { names: self.means.projection.events(), ..Filter::default() };
+        let page = self.means.database().log(reader.at, &filter, PAGE).await?;
+        let full = page.entries.len() == PAGE;
+        if page.trimmed_before > reader.at.max(reader.checkpoint.lost) {
+            return self.trimmed(reader, lease, page.trimmed_before).await.map(Some);
         }
-        let visible = self.visible(page);
-        let (batch, poison) = self.projection.begin(&visible.entries);
-        let through = poison.as_ref().map_or(visible.through, |p| Position(p.position.0 - 1));
-        let ids: Vec<&str> = batch.ids().iter().map(String::as_str).collect();
-        let nothing = ids.is_empty();
-        let stored = database.get(&self.progress.collection, &ids).await?;
-        let folded = batch.finish(&stored)?;
-        reader.at = reader.at.max(through);
-        let due = self.clock.elapsed() >= reader.stored_at + RENEW;
-        if !nothing || due || poison.is_some() {
-            let writes = folded.into_iter().map(|folded| self.write(folded)).collect();
-            if !self.commit(reader, lease, writes, poison.as_ref()).await? {
-                return Ok(false);
+        if page.through > reader.at {
+            let visible = self.visible(page);
+            if let Some(end) = self.fold(reader, lease, &visible, full).await? {
+                return Ok(Some(end));
             }
         }
-        self.seen(reader.at);
-        if let Some(poison) = poison {
-            return self.paused(&poison).await;
+        let now = self.means.clock().elapsed();
+        let unwritten = reader.folder.changed() > 0;
+        let due = now >= reader.stored_at + RENEW && reader.at > reader.checkpoint.position;
+        let enough = reader.folder.changed() >= UNWRITTEN.0
+            || reader.bytes >= UNWRITTEN.1
+            || now >= reader.stored_at + UNWRITTEN.2;
+        if (due || unwritten && (enough || !full))
+            && !self.store(reader, lease, false, None).await?
+        {
+            return Ok(Some(End::Changed));
         }
-        self.vital.problem("projection", None);
-        Ok(true)
+        if !unwritten {
+            saw(&self.seen, reader.at);
+        }
+        if reader.generations.0.live.tag == self.tag {
+            self.means.vital.problem("projection", None);
+        }
+        if !full {
+            reader.folder.forget();
+            self.idle(reader.at).await;
+        }
+        Ok(None)
+    }
+
+    /// Entries that it has not read are gone: it waits for an operator who says that this is well.
+    async fn trimmed(&self, reader: &mut Reader, lease: &str, before: Position) -> Result<End> {
+        let why = format!(
+            "position {}: entries up to {before} were trimmed from the log before it read them",
+            reader.at.0 + 1
+        );
+        let paused = Paused { at: before, gone: true, why };
+        if !self.store(reader, lease, false, Some(&paused)).await? {
+            return Ok(End::Changed);
+        }
+        Ok(self.waits(&reader.generations.0, format!("paused at {}", paused.why)))
     }
 
     /// Only the service's own entries and the topics it follows.
     fn visible(&self, mut page: Page) -> Page {
         page.entries.retain(|entry| {
-            let followed = entry.topic.as_ref().is_some_and(|t| self.follows.contains(t));
-            entry.source == self.service || followed
+            let followed = entry.topic.as_ref().is_some_and(|t| self.means.follows.contains(t));
+            entry.source == self.means.service || followed
         });
         page
     }
 
-    fn write(&self, folded: super::Folded) -> Write {
-        let (collection, id) = (self.progress.collection.clone(), folded.id.into());
+    /// Folds a page, in pieces that end at marks.
+    async fn fold(
+        &self,
+        reader: &mut Reader,
+        lease: &str,
+        page: &Page,
+        full: bool,
+    ) -> Result<Option<End>> {
+        let stride = if full { STRIDE.1 } else { STRIDE.0 };
+        let mut entries = &page.entries[..];
+        while reader.at < page.through {
+            let first = entries.first().map(|entry| entry.position);
+            let to = piece(reader.at, first, page.through, stride);
+            let (these, later) = entries.split_at(entries.partition_point(|e| e.position <= to));
+            let paused = self.take(reader, these).await?.as_ref().map(Paused::at);
+            reader.at = paused.as_ref().map_or(to, |paused| Position(paused.at.0 - 1));
+            entries = later;
+            let marks = to.0.is_multiple_of(stride) && paused.is_none();
+            if marks && reader.folder.changed() == 0 {
+                // Nothing is unwritten, so the digest is as it was.
+                reader.checkpoint.mark(reader.at);
+            } else if (marks || paused.is_some())
+                && !self.store(reader, lease, marks, paused.as_ref()).await?
+            {
+                return Ok(Some(End::Changed));
+            }
+            if let Some(paused) = paused {
+                let why = format!("paused at {}", paused.why);
+                tracing::error!(projection = %self.name(), why);
+                return Ok(Some(self.waits(&reader.generations.0, why)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn take(&self, reader: &mut Reader, entries: &[Recorded]) -> Result<Option<Poison>> {
+        let (needed, poison) = reader.folder.take_in(entries);
+        let ids: Vec<&str> = needed.iter().map(String::as_str).collect();
+        let found = if ids.is_empty() {
+            vec![]
+        } else {
+            self.means.database().get(&self.collection(), &ids).await?
+        };
+        reader.folder.fold(needed, &found)?;
+        reader.bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        Ok(poison)
+    }
+
+    fn collection(&self) -> Text {
+        collection(&self.id, self.means.projection.collection(), &self.tag)
+    }
+
+    fn write(&self, folded: Folded) -> Write {
+        let (collection, id) = (self.collection(), folded.id.into());
         match folded.document {
             Some((sort, body)) => {
                 let sort = sort.map(|sort| Sort::Text(sort.into()));
@@ -152,32 +317,47 @@ impl Runner {
         }
     }
 
-    async fn commit(
+    /// Commits what is unwritten with the checkpoint; false where somebody else changed it, or
+    /// the projection's generations.
+    async fn store(
         &self,
         reader: &mut Reader,
         lease: &str,
-        mut writes: Vec<Write>,
-        poison: Option<&Poison>,
+        marks: bool,
+        paused: Option<&Paused>,
     ) -> Result<bool> {
-        let paused = poison.map(|poison| format!("position {}: {}", poison.position, poison.error));
-        let checkpoint = Checkpoint { position: reader.at, paused };
-        let (collection, id) = (Text::from(names::CHECKPOINTS), self.id());
+        let mut checkpoint = reader.checkpoint.clone();
+        let folded = reader.folder.write(&mut checkpoint.digest)?;
+        checkpoint.position = reader.at;
+        checkpoint.paused = paused.map(|paused| paused.why.clone());
+        checkpoint.unreadable = paused.filter(|paused| !paused.gone).map(|paused| paused.at);
+        checkpoint.gone = paused.filter(|paused| paused.gone).map(|paused| paused.at);
+        checkpoint.time = Some(self.means.clock().now());
+        if marks {
+            checkpoint.mark(reader.at);
+        }
+        let mut writes: Vec<_> = folded.into_iter().map(|folded| self.write(folded)).collect();
+        let (collection, id) = (Text::from(names::CHECKPOINTS), self.name());
         let body = serde_json::to_vec(&checkpoint)?.into();
-        writes.push(Write::Put {
-            collection: collection.clone(),
-            id: id.clone(),
-            sort: None,
-            body,
-        });
+        let put = Write::Put { collection: collection.clone(), id: id.clone(), sort: None, body };
+        writes.push(put);
+        let generations = Condition::Document {
+            collection: names::PROJECTIONS.into(),
+            id: self.id.clone(),
+            expected: Some(reader.generations.1),
+        };
         let conditions = vec![
             Condition::Document { collection, id, expected: reader.version },
+            generations,
             Condition::Lease { name: lease.into(), epoch: reader.epoch },
         ];
-        match self.committer.commit(Commit { conditions, writes }).await {
+        match self.means.committer.commit(Commit { conditions, writes }).await {
             Ok(_) => {
                 reader.version = Some(reader.version.unwrap_or_default().next());
                 reader.checkpoint = checkpoint;
-                reader.stored_at = self.clock.elapsed();
+                reader.bytes = 0;
+                reader.stored_at = self.means.clock().elapsed();
+                saw(&self.seen, reader.at);
                 Ok(true)
             }
             Err(CommitError::Rejected(error) | CommitError::Failed(error)) => Err(error),
@@ -185,43 +365,49 @@ impl Runner {
         }
     }
 
-    async fn idle(&self, reader: &mut Reader, lease: &str) -> Result<bool> {
-        let due = self.clock.elapsed() >= reader.stored_at + RENEW;
-        if due && reader.at > reader.checkpoint.position {
-            return self.commit(reader, lease, vec![], None).await;
-        }
+    async fn idle(&self, at: Position) {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => {}
-            () = self.progress.database.changed(reader.at) => {}
-            () = self.clock.sleep(RENEW) => {}
+            () = self.means.stop.cancelled() => {}
+            () = self.means.database().changed(at) => {}
+            () = self.means.clock().sleep(RENEW) => {}
         }
-        Ok(true)
-    }
-
-    /// A poison event: the projection waits for a reader that knows it, or for an operator.
-    async fn paused(&self, poison: &Poison) -> Result<bool> {
-        let why = format!("paused at position {}: {}", poison.position, poison.error);
-        tracing::error!(projection = %self.id(), why);
-        self.vital.problem("projection", Some(why));
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => {}
-            () = self.clock.sleep(Duration::from_secs(5)) => {}
-        }
-        Ok(true)
-    }
-
-    fn seen(&self, position: Position) {
-        self.progress.position.send_if_modified(|seen| {
-            let moved = *seen < position;
-            *seen = (*seen).max(position);
-            moved
-        });
     }
 }
 
-/// A projection's stored identity.
-pub(crate) fn identity(service: &str, projection: &dyn AnyProjection) -> Text {
-    format!("{service}/{}@{}", projection.name(), projection.version()).into()
+/// Where the next piece of a page ends: at a mark, or with the page. The last mark before an entry
+/// is always the end of a piece, however the log is cut into pages.
+fn piece(at: Position, first: Option<Position>, through: Position, stride: u64) -> Position {
+    let mark = |position: u64| position / stride * stride;
+    let before = mark(first.map_or(through.0, |first| first.0 - 1));
+    if before > at.0 {
+        return Position(before);
+    }
+    Position((mark(at.0) + stride).min(through.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(pages: &[u64], entries: &[u64], stride: u64) -> Vec<u64> {
+        let (mut at, mut marks) = (Position(0), vec![]);
+        for through in pages {
+            while at.0 < *through {
+                let first = entries.iter().find(|entry| at.0 < **entry && *entry <= through);
+                at = piece(at, first.copied().map(Position), Position(*through), stride);
+                if at.0.is_multiple_of(stride) {
+                    marks.push(at.0);
+                }
+            }
+        }
+        marks
+    }
+
+    #[test]
+    fn the_last_mark_before_an_entry_is_one_for_every_reader() {
+        let entries = [3, 41, 42, 57, 99];
+        assert_eq!(marks(&[100], &entries, 10), [10, 40, 50, 60, 90, 100]);
+        assert_eq!(marks(&[20, 41, 95, 100], &entries, 10), [10, 20, 40, 50, 60, 90, 100]);
+    }
 }
