@@ -7,6 +7,8 @@ mod commit;
 mod counting;
 mod dispatch;
 mod execute;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 use clap::{Parser, Subcommand};
 
@@ -43,6 +45,9 @@ enum What {
     /// Publishing and consuming beside raw rdkafka or raw lapin.
     #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
     Brokers(brokers::Brokers),
+    /// Group commit on PostgreSQL beside pgbench, and what idle readers cost.
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Postgres),
     /// A hundred `execute` calls at once on one stream.
     Execute,
 }
@@ -54,6 +59,8 @@ async fn main() {
         What::Commit { commits, writers, rounds } => commit::run(commits, writers, rounds).await,
         #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
         What::Brokers(what) => brokers::run(what).await,
+        #[cfg(feature = "postgres")]
+        What::Postgres(what) => postgres::run(what).await,
         What::Execute => execute::run().await,
     }
 }

@@ -6,6 +6,7 @@
 mod apart;
 mod audit;
 mod plant;
+mod server;
 mod stage;
 mod trial;
 
@@ -16,6 +17,7 @@ use apart::Apart;
 use clap::ValueEnum;
 use futures_util::{StreamExt, stream};
 use plant::Bug;
+use server::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,8 +53,15 @@ pub(crate) struct Faults {
     /// and everything killed
     #[arg(long, value_enum, conflicts_with_all = ["short", "planted", "plant", "trials"])]
     broker: Option<Service>,
-    /// How often each process, and the broker, is killed then
-    #[arg(long, default_value_t = 5, requires = "broker")]
+    /// Instead: all services on this database server, `postgres`; it is killed, and they with it
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with_all = ["planted", "plant", "trials", "broker"]
+    )]
+    database: Option<Service>,
+    /// How often each process, and the broker, is killed then; or PostgreSQL
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// How many trials run at once: they mostly wait
     #[arg(long, default_value_t = 2)]
@@ -90,7 +99,11 @@ impl Faults {
     /// A copy of the shop, so that a build meanwhile changes nothing.
     fn build(&self, folder: &Path) -> Result<PathBuf> {
         let (profile, built) = if self.short { ("dev", "debug") } else { ("release", "release") };
-        let features = if self.broker.is_some() { " --features kafka,rabbitmq" } else { "" };
+        let features = match (self.broker, self.database) {
+            (Some(_), _) => " --features kafka,rabbitmq",
+            (None, Some(_)) => " --features postgres",
+            (None, None) => "",
+        };
         let command = format!("build --profile {profile} -p shop --bin shop{features}");
         process::run(process::cargo(&command))?;
         fs::create_dir_all(folder).with_context(|| process::relative(folder))?;
@@ -104,6 +117,12 @@ impl Faults {
             let Faults { orders, rounds, .. } = *self;
             let apart = Apart { broker, seed: seed.into(), orders, rounds };
             return apart.run(shop, &folder.join("apart")).await;
+        }
+        if let Some(database) = self.database {
+            ensure!(database == Service::Postgres, "a broker is no database: `postgres` is one");
+            let Faults { orders, rounds, .. } = *self;
+            let server = Server { seed: seed.into(), orders, rounds };
+            return server.run(shop, &folder.join("server")).await;
         }
         let bugs = self.plant.as_ref().map_or(Bug::value_variants(), std::slice::from_ref);
         self.plant(bugs, shop, folder).await?;

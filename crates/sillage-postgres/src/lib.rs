@@ -34,6 +34,7 @@ mod log;
 mod migrate;
 mod phases;
 mod read;
+mod recent;
 mod rows;
 mod sql;
 mod start;

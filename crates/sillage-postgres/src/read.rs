@@ -7,6 +7,7 @@ use crate::{
     error::describe,
     link::Way,
     log::Log,
+    recent::{Recent, STEP},
     rows::{self, Bound, decision, limit, signed, text},
     start::restored,
     tail::{Seen, Tail},
@@ -17,6 +18,7 @@ use sillage_core::{
 };
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use std::{collections::HashMap, sync::Arc};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// A filtered read looks at this many positions at most, so that it never takes long.
@@ -28,11 +30,12 @@ pub(crate) struct Readers {
     log: Arc<Log>,
     way: Way,
     pool: PgPool,
+    recent: Arc<Mutex<Recent>>,
 }
 
 impl Readers {
     pub(crate) fn new(log: Arc<Log>, way: Way, pool: PgPool) -> Readers {
-        Readers { log, way, pool }
+        Readers { log, way, pool, recent: Arc::default() }
     }
 
     /// Runs `read` on a connection.
@@ -42,7 +45,7 @@ impl Readers {
         + Send
         + 'static,
     ) -> Result<T> {
-        let Readers { log, way, pool } = self.clone();
+        let Readers { log, way, pool, .. } = self.clone();
         let reading = tokio::spawn(async move {
             let limited = way.limited(async {
                 let mut connection = pool.acquire().await?;
@@ -75,17 +78,50 @@ impl Readers {
         let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
         let Seen { stable, .. } = seen;
         let until = if scans { stable.min(from.saturating_add(WINDOW)) } else { stable };
+        let wanted = (from, until, max);
         let entries = if max == 0 || until <= from {
             vec![]
+        } else if stable - from <= STEP {
+            self.at_the_end(wanted, filter.clone()).await?
         } else {
             let filter = filter.clone();
-            self.run(move |log, c| Box::pin(entries(log, c, (from, until, max), filter))).await?
+            self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await?
         };
         let through = match entries.last() {
             Some(last) if entries.len() >= max => last.position,
             _ => Position(if max == 0 { from } else { until.max(from) }),
         };
         Ok(Page { entries, through, trimmed_before: Position(seen.trimmed_before) })
+    }
+
+    /// Entries at the end of the log, which one reads for all.
+    async fn at_the_end(&self, wanted: (u64, u64, usize), filter: Filter) -> Result<Vec<Recorded>> {
+        let readers = self.clone();
+        // By itself: others wait for it.
+        let reading = tokio::spawn(async move { readers.shared(wanted, filter).await });
+        reading.await.unwrap_or_else(|error| {
+            Err(Error::unavailable("the runtime is stopping").because(error))
+        })
+    }
+
+    async fn shared(&self, wanted: (u64, u64, usize), filter: Filter) -> Result<Vec<Recorded>> {
+        let (from, until, max) = wanted;
+        let mut recent = self.recent.lock().await;
+        if recent.through() < from {
+            recent.begin(from);
+        }
+        let at = recent.through();
+        if recent.has(from) && at < until {
+            let all = (at, until, usize::MAX);
+            let read = self.run(move |log, c| Box::pin(entries(log, c, all, Filter::default())));
+            recent.extend(read.await?, until);
+        }
+        if recent.has(from) {
+            return Ok(recent.read((from, until), &filter, max));
+        }
+        // It is behind what is kept.
+        drop(recent);
+        self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await
     }
 
     /// Where the log ends.

@@ -35,6 +35,9 @@ impl Audit {
     pub(super) async fn of(stage: &Stage, seed: u64, orders: u64) -> Result<Self> {
         let mut verify =
             format!("verify --data . --json --placed-with-seed {seed} --orders {orders}");
+        if let Some(url) = &stage.database {
+            let _ = write!(verify, " --database {url}");
+        }
         for database in databases(&stage.folder)? {
             let _ = write!(verify, " --database sqlite:{}", database.display());
         }

@@ -45,6 +45,8 @@ pub(super) struct Stage {
     api: u16,
     customers: u16,
     gateway: u16,
+    /// The database of all processes, where it is not in the folder.
+    pub(super) database: Option<String>,
     processes: Vec<Process>,
     opened: Instant,
     timeline: File,
@@ -82,6 +84,14 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Starts a gateway and two shop processes on this database.
+    pub(super) fn open_on(shop: &Path, folder: &Path, database: &str) -> Result<Self> {
+        let mut stage = Stage::empty(shop, folder)?;
+        stage.database = Some(database.to_owned());
+        stage.start_all(&[None, Some("payment,inventory")])?;
+        Ok(stage)
+    }
+
     fn empty(shop: &Path, folder: &Path) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -93,6 +103,7 @@ impl Stage {
             api: free_port()?,
             customers: free_port()?,
             gateway: free_port()?,
+            database: None,
             processes: Vec::new(),
             opened: Instant::now(),
             timeline: File::create(folder.join("timeline.txt"))?,
@@ -106,9 +117,11 @@ impl Stage {
         for (services, number) in layout.iter().zip(1..) {
             let port = if number == 1 { self.api } else { 0 };
             let services = services.map(|names| format!(" --services {names}")).unwrap_or_default();
+            let database = self.database.as_ref().map(|url| format!(" --database {url}"));
             let arguments = format!(
-                "serve --data . --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{}{services}",
-                self.gateway
+                "serve --data . --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{}{services}{}",
+                self.gateway,
+                database.unwrap_or_default()
             );
             self.processes.push(Process::new(&format!("serve-{number}"), arguments));
         }

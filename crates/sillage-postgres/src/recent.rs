@@ -1,0 +1,126 @@
+//! The end of the log in memory: what one reader has read for all that are as far.
+
+use sillage_core::{Filter, Recorded, Text};
+use std::collections::VecDeque;
+
+/// How many entries are kept, and about how many bytes of payload.
+const ENTRIES: usize = 4096;
+const BYTES: usize = 8 << 20;
+
+/// Readers that are farther behind than this read by themselves.
+pub(crate) const STEP: u64 = 512;
+
+/// Every entry after one position up to another.
+#[derive(Default)]
+pub(crate) struct Recent {
+    after: u64,
+    through: u64,
+    entries: VecDeque<Recorded>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Up to where entries are here.
+    pub(crate) fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// Whether all that comes after this position is here, as far as anything is.
+    pub(crate) fn has(&self, after: u64) -> bool {
+        self.after <= after && after <= self.through
+    }
+
+    /// Forgets everything, and begins after this position.
+    pub(crate) fn begin(&mut self, after: u64) {
+        *self = Recent { after, through: after, ..Recent::default() };
+    }
+
+    /// Adds what comes next, up to a position.
+    pub(crate) fn extend(&mut self, entries: Vec<Recorded>, through: u64) {
+        self.bytes += entries.iter().map(|entry| entry.body.size()).sum::<usize>();
+        self.entries.extend(entries);
+        self.through = through;
+        while self.entries.len() > ENTRIES || self.bytes > BYTES {
+            let Some(first) = self.entries.pop_front() else { return };
+            self.bytes -= first.body.size();
+            self.after = first.position.0;
+        }
+    }
+
+    /// Entries after one position up to another that match, at most so many.
+    pub(crate) fn read(
+        &self,
+        (after, until): (u64, u64),
+        filter: &Filter,
+        max: usize,
+    ) -> Vec<Recorded> {
+        let start = self.entries.partition_point(|entry| entry.position.0 <= after);
+        let later = self.entries.iter().skip(start);
+        let later = later.take_while(|entry| entry.position.0 <= until);
+        later.filter(|entry| matches(filter, entry)).take(max).cloned().collect()
+    }
+}
+
+fn matches(filter: &Filter, entry: &Recorded) -> bool {
+    let listed = |list: &[Text], value: Option<&Text>| {
+        list.is_empty() || value.is_some_and(|value| list.contains(value))
+    };
+    let same = |wanted: Option<&Text>, value: Option<&Text>| wanted.is_none() || wanted == value;
+    listed(&filter.topics, entry.topic.as_ref())
+        && listed(&filter.names, Some(&entry.name))
+        && same(filter.stream.as_ref(), entry.stream.as_ref().map(|(name, _)| name))
+        && same(filter.correlation_id.as_ref(), Some(&entry.correlation_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sillage_core::{Message, MessageId, Position, Timestamp};
+
+    fn entry(position: u64, payload: usize) -> Recorded {
+        let message = Message {
+            id: MessageId::new(position.to_string()),
+            source: "test".into(),
+            name: if position.is_multiple_of(2) { "even" } else { "odd" }.into(),
+            version: 1,
+            topic: None,
+            key: None,
+            time: Timestamp::default(),
+            correlation_id: "flow".into(),
+            causation_id: None,
+            operation_id: None,
+            traceparent: None,
+            headers: vec![],
+            payload: vec![0; payload].into(),
+        };
+        Recorded::new(Position(position), None, message.into())
+    }
+
+    fn positions(entries: &[Recorded]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.position.0).collect()
+    }
+
+    #[test]
+    fn what_is_here_is_known_and_read() {
+        let mut recent = Recent::default();
+        recent.begin(10);
+        recent.extend(vec![entry(12, 1), entry(13, 1), entry(16, 1)], 17);
+        assert!(recent.has(10) && recent.has(17) && !recent.has(9) && !recent.has(18));
+        let odd = Filter { names: vec!["odd".into()], ..Filter::default() };
+        assert_eq!(positions(&recent.read((10, u64::MAX), &Filter::default(), 2)), [12, 13]);
+        assert_eq!(positions(&recent.read((12, u64::MAX), &Filter::default(), 9)), [13, 16]);
+        assert_eq!(positions(&recent.read((10, u64::MAX), &odd, 9)), [13]);
+        assert_eq!(positions(&recent.read((10, 13), &Filter::default(), 9)), [12, 13]);
+    }
+
+    #[test]
+    fn the_oldest_goes_first_by_number_and_by_size() {
+        let mut recent = Recent::default();
+        recent.begin(0);
+        recent.extend((1..=5000).map(|position| entry(position, 1)).collect(), 5000);
+        assert!(!recent.has(903) && recent.has(904));
+        recent.extend(vec![entry(5001, BYTES)], 5001);
+        assert!(!recent.has(5000) && recent.has(5001));
+        assert_eq!(recent.read((5001, u64::MAX), &Filter::default(), 1), []);
+    }
+}
