@@ -6,6 +6,8 @@
 //! again on what is there then. A refusal appends nothing.
 
 mod executor;
+mod snapshots;
+mod together;
 
 use crate::{
     handler::{Context, Extract, Needs},
@@ -13,13 +15,17 @@ use crate::{
 };
 pub(crate) use executor::Executor;
 use sillage_core::{
-    CommitError, Condition, Database, Effects, Error, Events, Expected, Failure, OrFail as _,
-    Position, Result, Source, Text, Version, append,
+    CommitError, Condition, Database, Effects, Error, ErrorKind, Events, Expected, Failure,
+    OrFail as _, Position, Recorded, Result, Source, Text, Version, append,
 };
+pub use snapshots::Snapshots;
 use std::{fmt, ops::Deref};
+pub use together::{Aggregates, Together};
 
 /// How many events are read at once.
 const PAGE: usize = 1000;
+/// So often a command is decided again because another process changed its stream.
+const TRIES: u32 = 32;
 
 /// An aggregate as three pure functions.
 ///
@@ -65,6 +71,10 @@ pub trait Decider: Clone + Send + Sync + Sized + 'static {
     /// The state after an event.
     #[must_use]
     fn evolve(self, event: &Self::Event) -> Self;
+    /// When and how the state is kept beside its stream; not, unless said.
+    fn snapshots() -> Option<Snapshots<Self>> {
+        None
+    }
 }
 
 /// A refusal is an answer, not a failure: `?` does not take it for one. Match on it, or say
@@ -101,11 +111,25 @@ impl<D: Decider> Aggregate<D> {
         if events.is_empty() {
             return Ok(Effects::none());
         }
-        let expected = match self.version {
-            Version(0) => Expected::NoStream,
-            version => Expected::Exact(version),
-        };
-        Ok(append(local_stream::<D>(&self.id), expected, &events))
+        let now = Version(self.version.0 + events.len() as u64);
+        let appended = append(local_stream::<D>(&self.id), expected(self.version), &events);
+        if D::snapshots().is_none() {
+            return Ok(appended);
+        }
+        let state = events.iter().fold(self.state.clone(), Decider::evolve);
+        Ok(appended.and(snapshots::keep(&self.id, self.version, &state, now)))
+    }
+
+    /// The aggregate of that id, with the condition that its stream is unchanged.
+    async fn load(
+        database: &dyn Database,
+        service: &str,
+        id: String,
+    ) -> Result<(Self, Condition), Failure> {
+        let (state, version) = fold::<D>(database, service, &id).await?;
+        let stream = names::stream(service, &local_stream::<D>(&id));
+        let unchanged = Condition::Stream { stream, expected: expected(version) };
+        Ok((Aggregate { state, id, version }, unchanged))
     }
 
     /// How many events the state is folded from.
@@ -124,14 +148,17 @@ impl<D: Decider> Extract for Aggregate<D> {
         let key =
             key.ok_or_else(|| Failure::permanent("a message without key names no aggregate"))?;
         let id = key.label().into_owned();
-        let stream = names::stream(&context.shared.service, &local_stream::<D>(&id));
-        let (state, version) = fold::<D>(&**context.database()?, &stream).await?;
-        let expected = match version {
-            Version(0) => Expected::NoStream,
-            version => Expected::Exact(version),
-        };
-        context.reads().note(Condition::Stream { stream, expected });
-        Ok(Aggregate { state, id, version })
+        let service = &context.shared.service;
+        let (aggregate, unchanged) = Self::load(&**context.database()?, service, id).await?;
+        context.reads().note(unchanged);
+        Ok(aggregate)
+    }
+}
+
+fn expected(version: Version) -> Expected {
+    match version {
+        Version(0) => Expected::NoStream,
+        version => Expected::Exact(version),
     }
 }
 
@@ -140,18 +167,64 @@ fn local_stream<D: Decider>(id: &str) -> String {
 }
 
 /// The state and version of a stream.
-async fn fold<D: Decider>(database: &dyn Database, stream: &Text) -> Result<(D, Version), Failure> {
-    let (mut state, mut version) = (D::initial(), Version(0));
+async fn fold<D: Decider>(
+    database: &dyn Database,
+    service: &str,
+    id: &str,
+) -> Result<(D, Version), Failure> {
+    let stream = names::stream(service, &local_stream::<D>(id));
+    let known = snapshots::kept::<D>(database, service, id).await?;
+    if let Some((state, version)) = known {
+        // The entry it ends at must be there, else it is not of this stream.
+        let page = database.stream(&stream, Version(version.0 - 1), PAGE).await?;
+        if let Some((last, later)) = page.split_first()
+            && last.stream.as_ref().is_some_and(|(_, found)| *found == version)
+        {
+            let full = page.len() == PAGE;
+            let (state, version) = evolve(state, version, later)?;
+            return if full {
+                rest(database, &stream, state, version).await
+            } else {
+                Ok((state, version))
+            };
+        }
+        tracing::warn!(%stream, %version, "a snapshot is ahead of its stream, which is read instead");
+    }
+    rest(database, &stream, D::initial(), Version(0)).await
+}
+
+async fn rest<D: Decider>(
+    database: &dyn Database,
+    stream: &Text,
+    mut state: D,
+    mut version: Version,
+) -> Result<(D, Version), Failure> {
     loop {
         let page = database.stream(stream, version, PAGE).await?;
-        for entry in &page {
-            let event = D::Event::read(&entry.name, entry.body.version, &entry.payload);
-            state = state.evolve(&event.or_permanent()?);
-            version = entry.stream.as_ref().map_or_else(|| version.next(), |(_, version)| *version);
-        }
+        (state, version) = evolve(state, version, &page)?;
         if page.len() < PAGE {
             return Ok((state, version));
         }
+    }
+}
+
+fn evolve<D: Decider>(
+    mut state: D,
+    mut version: Version,
+    entries: &[Recorded],
+) -> Result<(D, Version), Failure> {
+    for entry in entries {
+        let event = D::Event::read(&entry.name, entry.body.version, &entry.payload);
+        state = state.evolve(&event.or_permanent()?);
+        version = entry.stream.as_ref().map_or_else(|| version.next(), |(_, version)| *version);
+    }
+    Ok((state, version))
+}
+
+fn unfolded(failure: Failure) -> Error {
+    match failure.source.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(source) => Error::new(ErrorKind::Corrupt, "the stream cannot be read").because(source),
     }
 }
 

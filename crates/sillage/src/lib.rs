@@ -22,7 +22,9 @@ pub use app::{App, Health, Running, StartError, shutdown_signal};
 pub use clock::SystemClock;
 pub use connect::{connect, connect_broker};
 pub use consumer::Consumer;
-pub use decider::{Aggregate, Decider, ExecuteError, Executed, Refused};
+pub use decider::{
+    Aggregate, Aggregates, Decider, ExecuteError, Executed, Refused, Snapshots, Together,
+};
 pub use handler::{
     Context, Documents, Extract, Handler, Input, Load, Meta, Needs, Raw, State, States,
 };
@@ -40,11 +42,11 @@ pub use sillage_macros::{Command, Document, Event, Events};
 /// What most files that use Sillage need.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Answered, App, Breaker, Command, Consumer, Decider, Document, Documents,
-        Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Process, Projection,
-        Rate, Raw, Recorded, Retry, Running, Saga, Service, ServiceHandle, State, Timestamp, View,
-        after, append, at, cancel, delete, end, hours, mins, ms, no_undo, publish, put, put_blind,
-        schedule, secs, send,
+        Aggregate, Aggregates, Answered, App, Breaker, Command, Consumer, Decider, Document,
+        Documents, Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Process,
+        Projection, Rate, Raw, Recorded, Retry, Running, Saga, Service, ServiceHandle, Snapshots,
+        State, Timestamp, View, after, append, at, cancel, delete, end, hours, mins, ms, no_undo,
+        publish, put, put_blind, schedule, secs, send,
     };
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     consumer::Consumer,
-    decider::{Decider, ExecuteError, Executed, Executor},
+    decider::{Decider, ExecuteError, Executed, Executor, Together},
     handler::States,
     names,
     process::{AnyProcess, Memory, Process},
@@ -177,6 +177,25 @@ impl ServiceHandle {
         command: D::Command,
     ) -> Result<Executed<D>, ExecuteError<D::Refusal>> {
         self.0.executor.execute::<D>(&id.to_string(), command).await
+    }
+
+    /// Decisions over several aggregates, in one commit. Their refusals become `R`.
+    pub fn together<R: Send + 'static>(&self) -> Together<'_, R> {
+        Together::new(self)
+    }
+
+    pub(crate) fn place(&self) -> (&dyn Database, &Text, &dyn Clock) {
+        (&*self.0.database, &self.0.service, &*self.0.clock)
+    }
+
+    /// Commits effects where these conditions hold.
+    pub(crate) async fn commit_if(
+        &self,
+        effects: Effects,
+        conditions: Vec<Condition>,
+    ) -> Result<Committed, CommitError> {
+        let commit = self.assemble(effects, conditions)?;
+        retried(&self.0.committer, &*self.0.clock, &commit).await.0
     }
 
     /// A document of the service.

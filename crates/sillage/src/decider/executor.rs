@@ -1,15 +1,16 @@
 //! Commands on one stream, queued in this process: each is decided on the state that those before
 //! it will leave, so that a hundred calls at once share a few commits instead of racing.
 
-use super::{Decider, ExecuteError, Executed, fold, local_stream};
+use super::{
+    Decider, ExecuteError, Executed, TRIES, expected, fold, local_stream, snapshots, unfolded,
+};
 use crate::{
     names,
     runtime::{assemble::Origin, committer::Committer},
     service::retried,
 };
 use sillage_core::{
-    Clock, Commit, CommitError, Database, Error, ErrorKind, Expected, Failure, Position, Text,
-    Version, append,
+    Clock, Commit, CommitError, Database, Effects, Error, Failure, Position, Text, Version, append,
 };
 use std::{
     any::{Any, TypeId},
@@ -17,9 +18,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Mutex as AsyncMutex;
-
-/// So often a command is decided again because another process changed its stream.
-const TRIES: u32 = 32;
 
 /// The state that the commits in line will leave.
 struct Speculative<D> {
@@ -58,7 +56,7 @@ impl Executor {
         let place = Place { executor: self, key: (TypeId::of::<D>(), stream.clone()) };
         let line = place.enter::<D>();
         for _ in 0..TRIES {
-            match self.once(&line, id, &stream, command.clone()).await {
+            match self.once(&line, id, command.clone()).await {
                 Err(ExecuteError::Conflict) => {}
                 answer => return answer,
             }
@@ -70,12 +68,11 @@ impl Executor {
         &self,
         line: &Line<D>,
         id: &str,
-        stream: &Text,
         command: D::Command,
     ) -> Result<Executed<D>, ExecuteError<D::Refusal>> {
         let mut speculative = line.lock().await;
         if speculative.known.is_none() {
-            let folded = fold::<D>(&*self.database, stream).await;
+            let folded = fold::<D>(&*self.database, &self.service, id).await;
             speculative.known = Some(folded.map_err(|f| ExecuteError::Database(unfolded(f)))?);
         }
         let generation = speculative.generation;
@@ -88,9 +85,10 @@ impl Executor {
             let head = self.database.head().await.map_err(ExecuteError::Database)?;
             return Ok(Executed { events, position: head.last, version });
         }
-        let commit = self.appending::<D>(id, version, &events)?;
         let next = Version(version.0 + events.len() as u64);
         let state = events.iter().fold(state, Decider::evolve);
+        let kept = snapshots::keep(id, version, &state, next);
+        let commit = self.appending::<D>(id, version, &events, kept)?;
         speculative.known = Some((state, next));
         let committing = self.committer.begin(commit.clone());
         drop(speculative);
@@ -134,12 +132,9 @@ impl Executor {
         id: &str,
         version: Version,
         events: &[D::Event],
+        kept: Effects,
     ) -> Result<Commit, ExecuteError<D::Refusal>> {
-        let expected = match version {
-            Version(0) => Expected::NoStream,
-            version => Expected::Exact(version),
-        };
-        let effects = append(local_stream::<D>(id), expected, events);
+        let effects = append(local_stream::<D>(id), expected(version), events).and(kept);
         let origin = Origin { service: &self.service, now: self.clock.now(), cause: None };
         let unwritable = |failure: Failure| {
             ExecuteError::Database(
@@ -151,13 +146,6 @@ impl Executor {
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn unfolded(failure: Failure) -> Error {
-    match failure.source.downcast::<Error>() {
-        Ok(error) => *error,
-        Err(source) => Error::new(ErrorKind::Corrupt, "the stream cannot be read").because(source),
     }
 }
 
