@@ -57,8 +57,7 @@ impl TimerSet {
     }
 
     fn add(&mut self, other: TimerSet) {
-        let least = |one: Option<_>, other: Option<_>| one.into_iter().chain(other).min();
-        self.after = least(self.after, other.after);
+        self.after = self.after.into_iter().chain(other.after).min();
         self.at = self.at.into_iter().chain(other.at).min();
     }
 }
