@@ -3,7 +3,7 @@
 #[cfg(feature = "kafka")]
 mod kafka;
 mod meter;
-mod ours;
+pub(crate) mod ours;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 

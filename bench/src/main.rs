@@ -7,6 +7,8 @@ mod commit;
 mod counting;
 mod dispatch;
 mod execute;
+#[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]
+mod inbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 
@@ -45,6 +47,9 @@ enum What {
     /// Publishing and consuming beside raw rdkafka or raw lapin.
     #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
     Brokers(brokers::Brokers),
+    /// From a broker into PostgreSQL, an inbox row a message, beside bare array inserts.
+    #[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]
+    Inbox(inbox::Inbox),
     /// Group commit on PostgreSQL beside pgbench, and what idle readers cost.
     #[cfg(feature = "postgres")]
     Postgres(postgres::Postgres),
@@ -59,6 +64,8 @@ async fn main() {
         What::Commit { commits, writers, rounds } => commit::run(commits, writers, rounds).await,
         #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
         What::Brokers(what) => brokers::run(what).await,
+        #[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]
+        What::Inbox(what) => inbox::run(what).await,
         #[cfg(feature = "postgres")]
         What::Postgres(what) => postgres::run(what).await,
         What::Execute => execute::run().await,

@@ -179,17 +179,22 @@ fn pgbench(what: &Postgres, folder: &Path, clients: u32, rows: u32) -> f64 {
          (payload);\n"
     );
     std::fs::write(&script, sql).expect("a script");
+    let limit = ["-T", &what.seconds.to_string()];
+    transactions(&what.database, &script, clients, limit) * f64::from(rows)
+}
+
+/// Runs of a script a second, by so many clients.
+pub(crate) fn transactions(database: &str, script: &Path, clients: u32, limit: [&str; 2]) -> f64 {
     let mut command = Command::new("pgbench");
     command.args(["-n", "-M", "prepared", "-j", "2", "-c", &clients.to_string()]);
-    command.args(["-T", &what.seconds.to_string(), "-f"]).arg(script).arg(&what.database);
+    command.args(limit).arg("-f").arg(script).arg(database);
     let output = command.stderr(Stdio::inherit()).output().expect("pgbench is installed");
     let said = String::from_utf8_lossy(&output.stdout);
     let tps = said.split_once("tps = ").and_then(|(_, said)| said.split_whitespace().next());
-    let tps: f64 = tps.and_then(|tps| tps.parse().ok()).expect("pgbench says how many");
-    tps * f64::from(rows)
+    tps.and_then(|tps| tps.parse().ok()).expect("pgbench says how many")
 }
 
-fn psql(database: &str, statement: &str) {
+pub(crate) fn psql(database: &str, statement: &str) {
     let mut command = Command::new("psql");
     command.args(["-q", "-c", "SET client_min_messages = warning", "-c", statement, database]);
     let status = command.status().expect("psql is installed");

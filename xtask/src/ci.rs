@@ -78,7 +78,8 @@ fn clippy() -> Result<()> {
     process::run(process::cargo("clippy --workspace --all-targets -- -D warnings"))?;
     // What is there only with the clients of servers.
     let all = "sillage/full,shop/kafka,shop/rabbitmq,sillage-cli/kafka,sillage-cli/rabbitmq,\
-               shop/postgres,sillage-cli/postgres,bench/kafka,bench/rabbitmq";
+               shop/postgres,sillage-cli/postgres,bench/kafka,bench/rabbitmq,\
+               bench/postgres";
     process::run(process::cargo(&format!(
         "clippy --workspace --all-targets --features {all} -- -D warnings"
     )))

@@ -1,7 +1,7 @@
 //! From URLs to a database and a broker.
 
 use crate::prefix::Prefixed;
-use sillage_core::{Broker, Database, Error, ErrorKind, Result};
+use sillage_core::{Broker, Database, Error, Result};
 use std::sync::Arc;
 
 /// What names a database, for people.
@@ -85,9 +85,15 @@ fn rabbitmq(_url: &str) -> std::future::Ready<Result<Arc<dyn Broker>>> {
     std::future::ready(Err(missing("amqp", "rabbitmq")))
 }
 
+#[cfg(not(all(
+    feature = "kafka",
+    feature = "rabbitmq",
+    feature = "postgres",
+    feature = "sqlite"
+)))]
 fn missing(scheme: &str, feature: &str) -> Error {
     Error::new(
-        ErrorKind::Unsupported,
+        sillage_core::ErrorKind::Unsupported,
         format!("`{scheme}:` needs the feature `{feature}` of `sillage`, which is not compiled in"),
     )
 }
