@@ -26,10 +26,10 @@ const IN_FLIGHT: usize = 16;
 #[event(name = "bench.placed")]
 pub(crate) struct Placed {
     #[event(key)]
-    order_id: String,
+    pub(crate) order_id: String,
     customer_id: String,
     items: Vec<Item>,
-    total: u64,
+    pub(crate) total: u64,
     currency: String,
 }
 
