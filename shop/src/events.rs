@@ -155,12 +155,42 @@ pub struct OrderRejected {
     pub why: String,
 }
 
-/// The time to pay is over: what the order service's own timer says.
+/// It is time to ask for the money again, or to give the order up: what dunning's own timer says.
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[event(name = "order.payment-due")]
 pub struct PaymentDue {
     /// Which order.
     #[event(key)]
+    pub order_id: OrderId,
+}
+
+/// The customer was reminded that the order is not paid.
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "order.payment-reminded")]
+pub struct PaymentReminded {
+    /// Which order.
+    #[event(key)]
+    pub order_id: OrderId,
+}
+
+/// Give an order up, unless its payment was taken.
+#[derive(Command, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[command(name = "order.cancel")]
+pub struct CancelOrder {
+    /// Which order.
+    #[command(key)]
+    pub order_id: OrderId,
+    /// For which reason.
+    #[serde(flatten)]
+    pub why: Why,
+}
+
+/// Close an order that was paid for and shipped.
+#[derive(Command, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[command(name = "order.complete")]
+pub struct CompleteOrder {
+    /// Which order.
+    #[command(key)]
     pub order_id: OrderId,
 }
 

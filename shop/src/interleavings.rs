@@ -1,18 +1,18 @@
 //! Every order in which one order's deliveries can be handled, searched through to the end.
 //!
 //! The handlers are the real ones; broker, timer and crashes are a few lines here. A consumer
-//! handles the deliveries of a topic in order, and those of two topics in any; the timer fires at
-//! any moment after it was set; once, anywhere, a process may die after its handler has run and
+//! handles the deliveries of a topic in order, and those of two topics in any; dunning gives the order
+//! up at any moment, also when it is paid; once, anywhere, a process may die after its handler has run and
 //! before its commit. In each end that is reached, the shop must add up.
 
 use crate::{
     catalog::{PRODUCTS, SOLD_OUT},
-    events::{CreateOrder, Item, OrderCreated, PaymentCompleted},
+    events::{CancelOrder, CreateOrder, Item, OrderCreated, PaymentCompleted, Why},
     gateway::{Entry, Gateway},
     ids::OrderId,
     inventory::{self, Stock},
     money::Card,
-    order::{self, Order, OrderCommand, OrderEvent, PaymentTerm},
+    order::{self, Order, OrderCommand, OrderEvent},
     payment,
     shipping::{self, Shipment},
 };
@@ -49,7 +49,6 @@ where
         let handler = handler.clone();
         let mut states = States::default();
         states.insert(gateway);
-        states.insert(PaymentTerm::default());
         let context = sillage::__private::context(message, 1, states, Some(database));
         Box::pin(async move { sillage::__private::run(&handler, &context).await })
     };
@@ -60,8 +59,7 @@ where
 
 fn routes() -> Vec<Route> {
     vec![
-        route("order", order::await_payment),
-        route("order", order::payment_due),
+        route("order", order::give_up),
         route("order", order::paid),
         route("order", order::declined),
         route("order", order::refunded),
@@ -86,7 +84,7 @@ enum Step {
     Handle(Lane),
     /// The same, but the process dies before the commit.
     Crash(Lane),
-    /// The timer fires.
+    /// Dunning gives up.
     Timer,
 }
 
@@ -125,6 +123,7 @@ impl World {
         let events = Order::initial().decide(OrderCommand::Create(create)).unwrap();
         let placed = append(format!("order-{order_id}"), sillage::Expected::NoStream, &events);
         world.apply(routes, placed).await;
+        world.timer = Some(Draft::of(&CancelOrder { order_id, why: Why::Unpaid }));
         world
     }
 
@@ -179,8 +178,6 @@ impl World {
                         self.publish(routes, &event);
                     }
                 }
-                Effect::Schedule { message, .. } => self.timer = Some(message),
-                Effect::Cancel { .. } => self.timer = None,
                 Effect::Put { collection, id, body, .. } => {
                     let collection = format!("{SERVICE}/{collection}").into();
                     let (id, body) = (id.into(), body.unwrap());

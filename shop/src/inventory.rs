@@ -20,6 +20,7 @@ use crate::{
         ReserveStock, StockReleased, StockReserved, StockShort,
     },
     ids::{OrderId, ProductId},
+    parts::Flow,
 };
 use serde::{Deserialize, Serialize};
 use sillage::{CommitError, prelude::*};
@@ -77,15 +78,12 @@ impl Reservation {
 
 /// The service. Orders meet at the products, not at a key, so too many at once would mostly run
 /// into each other and start over.
-pub fn service() -> Service {
-    let consumer = Consumer::new("inventory")
-        .on(ordered)
-        .on(paid)
-        .on(cancelled)
-        .on(shipped)
-        .on(reserve)
-        .on(release)
-        .concurrency(16);
+pub fn service(flow: Flow) -> Service {
+    let consumer = Consumer::new("inventory").on(reserve).on(shipped).concurrency(16);
+    let consumer = match flow {
+        Flow::Choreography => consumer.on(ordered).on(paid).on(cancelled).on(release),
+        Flow::Orchestration => consumer.on(undo_reserve),
+    };
     Service::new("inventory").consumer(consumer)
 }
 
@@ -171,6 +169,21 @@ pub async fn release(
     stock: Documents,
 ) -> Result<Effects, Failure> {
     close(known.unwrap_or_else(|| Reservation::open(command.order_id)), &stock).await
+}
+
+/// The undo of a reservation in orchestration: answered also where nothing was set aside, as the
+/// saga waits for the answer.
+pub(crate) async fn undo_reserve(
+    command: ReleaseStock,
+    known: Load<Reservation>,
+    stock: Documents,
+) -> Result<Effects, Failure> {
+    let released = StockReleased { order_id: command.order_id };
+    let back = release(command, known, stock).await?;
+    if back.published::<StockReleased>().is_empty() {
+        return Ok(back.and(publish(released)));
+    }
+    Ok(back)
 }
 
 /// Reserves once the order is known and paid; until then only remembers what was heard.

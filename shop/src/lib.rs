@@ -1,5 +1,6 @@
-//! The shop: an order system of seven services on Sillage, in choreography: nobody is in charge,
-//! each service reacts to what the others publish.
+//! The shop: an order system of seven services on Sillage. In choreography, the default, nobody is in
+//! charge and each service reacts to what the others publish; in orchestration a saga, the
+//! [`checkout`], asks one after the other. The totals are the same.
 //!
 //! ```text
 //!  order.created ──▶ payment ──▶ payment.completed ──▶ order ──▶ order.paid ─────┐
@@ -23,7 +24,7 @@
 //! which a test searches through to the end (`interleavings`):
 //!
 //! - An order that is given up is given up for good: [`order`] answers every later fact with
-//!   nothing. A payment stops the timer, in the one stream in which both are decided.
+//!   nothing. Dunning asks for that when the time to pay is over, and the order alone decides.
 //! - `order.paid` is the order's own word that the payment came in time. A parcel waits for it, as
 //!   well as for its items; `payment.completed` would not do.
 //! - After `order.paid` only a shortage gives the order up, and what is short was never set aside,
@@ -39,6 +40,7 @@
 pub mod analytics;
 pub mod audit;
 pub mod catalog;
+pub mod checkout;
 pub mod commands;
 pub mod customer;
 pub mod email;

@@ -30,6 +30,16 @@ pub enum Part {
     Analytics,
 }
 
+/// Who says what comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Flow {
+    /// Nobody: each service reacts to what the others publish.
+    #[default]
+    Choreography,
+    /// The checkout saga: it asks one service after the other.
+    Orchestration,
+}
+
 /// What the services need from outside.
 #[derive(Clone)]
 pub struct Needs {
@@ -39,6 +49,8 @@ pub struct Needs {
     pub mailer: Mailer,
     /// How long an order may stay unpaid.
     pub term: PaymentTerm,
+    /// Who says what comes next.
+    pub flow: Flow,
 }
 
 impl Part {
@@ -50,10 +62,10 @@ impl Part {
     fn service(self, needs: &Needs) -> Service {
         match self {
             Part::Customer => customer::service(),
-            Part::Order => order::service(needs.term),
-            Part::Inventory => inventory::service(),
-            Part::Payment => payment::service(needs.gateway.clone()),
-            Part::Shipping => shipping::service(),
+            Part::Order => order::service(needs.term, needs.flow),
+            Part::Inventory => inventory::service(needs.flow),
+            Part::Payment => payment::service(needs.gateway.clone(), needs.flow),
+            Part::Shipping => shipping::service(needs.flow),
             Part::Email => email::service(needs.mailer.clone()),
             Part::Analytics => analytics::service(),
         }

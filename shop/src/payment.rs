@@ -18,6 +18,7 @@ use crate::{
     gateway::{Charge, Gateway},
     ids::OrderId,
     money::Money,
+    parts::Flow,
 };
 use serde::{Deserialize, Serialize};
 use sillage::prelude::*;
@@ -51,20 +52,23 @@ pub enum PaymentState {
 }
 
 /// The service.
-pub fn service(gateway: Gateway) -> Service {
-    let consumer = Consumer::new("payment")
-        .on(take_payment)
-        .on(charge)
-        .on(refund_short)
-        .on(refund_cancelled)
-        .on(refund)
-        .retry(Retry::in_lane([ms(50), ms(500)]).then_park([
-            secs(2),
-            secs(10),
-            mins(1),
-            mins(10),
-            hours(1),
-        ]));
+pub fn service(gateway: Gateway, flow: Flow) -> Service {
+    let consumer = match flow {
+        Flow::Choreography => Consumer::new("payment")
+            .on(take_payment)
+            .on(charge)
+            .on(refund_short)
+            .on(refund_cancelled)
+            .on(refund),
+        Flow::Orchestration => Consumer::new("payment").on(charge).on(undo_charge),
+    };
+    let consumer = consumer.retry(Retry::in_lane([ms(50), ms(500)]).then_park([
+        secs(2),
+        secs(10),
+        mins(1),
+        mins(10),
+        hours(1),
+    ]));
     // While the gateway is down nobody asks it but one order now and then.
     let breaker = Breaker::failures(0.5).open_for(secs(5));
     Service::new("payment").state(gateway).breaker("gateway", breaker).consumer(consumer)
@@ -145,4 +149,20 @@ pub async fn refund(
         amount,
         why,
     })))
+}
+
+/// The undo of a charge in orchestration: answered also where there is nothing to pay back, as the
+/// saga waits for the answer.
+pub(crate) async fn undo_charge(
+    command: RefundPayment,
+    gateway: State<Gateway>,
+    payment: Load<Payment>,
+    meta: Meta,
+) -> Result<Effects, Failure> {
+    let RefundPayment { order_id, why } = command.clone();
+    let back = refund(command, gateway, payment, meta).await?;
+    if back.is_empty() {
+        return Ok(publish(PaymentRefunded { order_id, amount: Money::cents(0), why }));
+    }
+    Ok(back)
 }

@@ -8,6 +8,7 @@
 use crate::{
     events::{OrderCancelled, OrderPaid, OrderShipped, ShipOrder, StockReserved, StockShort},
     ids::OrderId,
+    parts::Flow,
 };
 use serde::{Deserialize, Serialize};
 use sillage::prelude::*;
@@ -40,8 +41,12 @@ pub enum ShipmentState {
 }
 
 /// The service.
-pub fn service() -> Service {
-    let consumer = Consumer::new("shipping").on(paid).on(reserved).on(short).on(cancelled).on(ship);
+pub fn service(flow: Flow) -> Service {
+    let consumer = Consumer::new("shipping").on(ship);
+    let consumer = match flow {
+        Flow::Choreography => consumer.on(paid).on(reserved).on(short).on(cancelled),
+        Flow::Orchestration => consumer,
+    };
     Service::new("shipping").consumer(consumer)
 }
 

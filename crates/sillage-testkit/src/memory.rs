@@ -36,6 +36,7 @@ pub struct Memory {
 struct Shared {
     state: Mutex<State>,
     batches: AtomicU64,
+    calls: AtomicU64,
     frozen: watch::Sender<bool>,
     /// Says that the log may have grown or a timer may have been set.
     grown: watch::Sender<()>,
@@ -47,6 +48,7 @@ impl Memory {
         let shared = Shared {
             state: Mutex::default(),
             batches: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
             frozen: watch::Sender::new(false),
             grown: watch::Sender::new(()),
         };
@@ -80,6 +82,11 @@ impl Memory {
         self.shared.batches.load(Ordering::Relaxed)
     }
 
+    /// How many calls it was asked that are not commits.
+    pub fn reads(&self) -> u64 {
+        self.shared.calls.load(Ordering::Relaxed).saturating_sub(self.batches())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +97,7 @@ impl Memory {
         &'a self,
         call: impl FnOnce(&mut State, Timestamp) -> T + Send + 'a,
     ) -> BoxFuture<'a, T> {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             // The sender is in `self`, so this cannot fail.
             let _ = self.shared.frozen.subscribe().wait_for(|frozen| !frozen).await;

@@ -16,12 +16,12 @@ use crate::{
     audit::{End, Evidence, Invariant, Orders, Report, Source},
     gateway::{Faults, Gateway},
     ids::OrderId,
-    parts::{Needs, Part},
+    parts::{Flow, Needs, Part},
     sample::{Fate, Sampler},
 };
 use anyhow::{Context as _, anyhow, ensure};
 use serde::Serialize;
-use sillage::{Broker, Clock as _, Position, SystemClock, admin::Admin, ms, secs};
+use sillage::{Broker, Clock as _, Position, SystemClock, admin::Admin, ms, saga::Status, secs};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -168,6 +168,9 @@ impl Demo {
         let mut report = self.report(&look.gather(orders).await?, sampler, &look.blocked);
         let deliveries = Counts::of(&look.admin).await?;
         report.invariants.push(deliveries.accounted(&look.admin).await?);
+        if self.outside.flow == Flow::Orchestration {
+            report.invariants.push(sagas(&look.admin, look.blocked.len() as u64).await?);
+        }
         #[allow(clippy::cast_precision_loss)] // there are not so many orders
         let orders_per_second = report.orders as f64 / seconds;
         Ok(Shown { report, deliveries, blocked: look.blocked.len(), seconds, orders_per_second })
@@ -262,6 +265,19 @@ fn fates(evidence: &Evidence, sampler: &Sampler, orders: u64) -> Invariant {
     });
     let detail = wrong.clone().unwrap_or_else(|| format!("seed {}", sampler.seed));
     Invariant { name: "every order ends as its own data says", holds: wrong.is_none(), detail }
+}
+
+/// Every saga has come to its end but those that wait for an operator, and none is stuck.
+async fn sagas(admin: &Admin, blocked: u64) -> anyhow::Result<Invariant> {
+    let counts = admin.saga_counts().await?;
+    let of = |status: Status| counts.get(&status).copied().unwrap_or(0);
+    let (completed, compensated) = (of(Status::Completed), of(Status::Compensated));
+    let (stuck, open) = (of(Status::Stuck), of(Status::Running) + of(Status::Compensating));
+    Ok(Invariant {
+        name: "every saga is completed or compensated, none is stuck",
+        holds: stuck == 0 && open <= blocked,
+        detail: format!("{completed} completed, {compensated} compensated, {stuck} stuck"),
+    })
 }
 
 /// The gateway takes everybody's cards again, and what failed is sent back.

@@ -5,7 +5,7 @@ use crate::{
     email::Mailer,
     gateway::Gateway,
     order::PaymentTerm,
-    parts::{Needs, Part},
+    parts::{Flow, Needs, Part},
 };
 use anyhow::{Context as _, ensure};
 use sillage::{Broker, Database};
@@ -46,6 +46,10 @@ pub(super) struct Outside {
     /// How long an order may stay unpaid, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = PaymentTerm::default().0.as_secs())]
     pub(super) unpaid_after: u64,
+    /// Who says what comes next: nobody, or a saga. All processes of a shop say the same, from the
+    /// first order on.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) flow: Flow,
 }
 
 /// The database of a URL.
@@ -71,7 +75,7 @@ impl Outside {
             None => Mailer::folder(folder.letters()).context("letters cannot be kept")?,
         };
         let term = PaymentTerm(Duration::from_secs(self.unpaid_after));
-        Ok(Needs { gateway: Gateway::at(gateway)?, mailer, term })
+        Ok(Needs { gateway: Gateway::at(gateway)?, mailer, term, flow: self.flow })
     }
 }
 

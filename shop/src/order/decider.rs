@@ -40,6 +40,8 @@ pub enum OrderCommand {
     TakeBack(Why),
     /// It was shipped.
     Complete,
+    /// It was paid for and shipped: both at once.
+    Close,
 }
 
 /// Why an order does not do what was asked.
@@ -92,13 +94,6 @@ enum State {
     Cancelled,
 }
 
-impl Order {
-    /// Whether it was placed and has seen no money and no end.
-    pub fn awaits_payment(&self) -> bool {
-        self.placed.is_some() && self.state == State::Placed
-    }
-}
-
 impl Decider for Order {
     const STREAM: &'static str = "order";
     type Command = OrderCommand;
@@ -118,6 +113,7 @@ impl Decider for Order {
             (OrderCommand::GiveUp(why), Some(placed)) => Ok(self.give_up(placed, why)),
             (OrderCommand::TakeBack(why), Some(placed)) => self.take_back(placed, why),
             (OrderCommand::Complete, Some(placed)) => self.complete(placed),
+            (OrderCommand::Close, Some(placed)) => self.close(placed),
         }
     }
 
@@ -154,6 +150,12 @@ impl Order {
             State::Cancelled => Ok(vec![]),
             State::Completed => Err(OrderRefusal::Never("a completed order was paid back")),
         }
+    }
+
+    fn close(&self, placed: &OrderCreated) -> Result<Vec<OrderEvent>, OrderRefusal> {
+        let paid = self.pay(placed);
+        let order = paid.iter().fold(self.clone(), Decider::evolve);
+        Ok(paid.into_iter().chain(order.complete(placed)?).collect())
     }
 
     fn complete(&self, placed: &OrderCreated) -> Result<Vec<OrderEvent>, OrderRefusal> {
@@ -249,13 +251,15 @@ mod tests {
         Ok(last.iter().map(sillage::Events::name).collect())
     }
 
-    use OrderCommand::{Complete, Create, GiveUp, Pay, TakeBack};
+    use OrderCommand::{Close, Complete, Create, GiveUp, Pay, TakeBack};
 
     #[test]
     fn an_order_is_placed_paid_and_completed() {
         assert_eq!(after([]).unwrap(), ["order.created"]);
         assert_eq!(after([Pay]).unwrap(), ["order.paid"]);
         assert_eq!(after([Pay, Complete]).unwrap(), ["order.completed"]);
+        assert_eq!(after([Close]).unwrap(), ["order.paid", "order.completed"]);
+        assert_eq!(after([Close, Close]).unwrap(), [""; 0]);
     }
 
     #[test]

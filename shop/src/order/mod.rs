@@ -19,46 +19,36 @@
 //! hears `order.cancelled`.
 
 mod decider;
+mod dunning;
 mod view;
 
 pub use decider::{Order, OrderCommand, OrderEvent, OrderRefusal};
+pub use dunning::{Dunning, PaymentTerm, dunning};
 pub use view::{Moment, OrderView, Status, orders, sort_key};
 
-use crate::events::{
-    CreateOrder, OrderCreated, OrderRejected, OrderShipped, PaymentCompleted, PaymentDue,
-    PaymentFailed, PaymentRefunded, Why,
+use crate::{
+    checkout::checkout,
+    events::{
+        CancelOrder, CompleteOrder, CreateOrder, OrderRejected, OrderShipped, PaymentCompleted,
+        PaymentFailed, PaymentRefunded, Why,
+    },
+    parts::Flow,
 };
 use sillage::prelude::*;
-use std::time::Duration;
 
-/// How long an order may stay unpaid before it is cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PaymentTerm(pub Duration);
-
-impl Default for PaymentTerm {
-    fn default() -> Self {
-        PaymentTerm(mins(15))
-    }
-}
-
-/// Names an order's one timer.
-const UNPAID: &str = "unpaid";
-
-/// The service.
-pub fn service(term: PaymentTerm) -> Service {
-    let consumer = Consumer::new("order")
-        .on(create)
-        .on(await_payment)
-        .on(payment_due)
-        .on(paid)
-        .on(declined)
-        .on(refunded)
-        .on(shipped);
-    Service::new("order")
-        .state(term)
-        .consumer(consumer)
-        .follow(["payment", "stock", "shipping"])
-        .projection(orders())
+/// The service. In choreography it hears what others say of its orders; in orchestration a saga
+/// tells it how each ends.
+pub fn service(term: PaymentTerm, flow: Flow) -> Service {
+    let consumer = Consumer::new("order").on(create).on(give_up);
+    let service = match flow {
+        Flow::Choreography => Service::new("order")
+            .consumer(consumer.on(paid).on(declined).on(refunded).on(shipped))
+            .process(dunning(term)),
+        Flow::Orchestration => {
+            Service::new("order").consumer(consumer.on(complete)).saga(checkout(term))
+        }
+    };
+    service.follow(["payment", "stock", "shipping"]).projection(orders())
 }
 
 /// A command from the broker; its refusal is a fact as well.
@@ -69,25 +59,23 @@ pub(crate) async fn create(command: CreateOrder, order: Aggregate<Order>) -> Eff
         .unwrap_or_else(|refused| publish(OrderRejected { order_id, why: refused.0.to_string() }))
 }
 
-/// The payment may have come first: then there is nothing to wait for.
-pub(crate) async fn await_payment(
-    created: OrderCreated,
-    State(term): State<PaymentTerm>,
-    order: Aggregate<Order>,
-) -> Option<Effects> {
-    let due = PaymentDue { order_id: created.order_id };
-    order.awaits_payment().then(|| schedule(after(term.0), UNPAID, due))
-}
-
-pub(crate) async fn payment_due(
-    _: PaymentDue,
+/// Too late for an order that took its payment: then nothing comes of it.
+pub(crate) async fn give_up(
+    command: CancelOrder,
     order: Aggregate<Order>,
 ) -> Result<Effects, Failure> {
-    order.decide(OrderCommand::GiveUp(Why::Unpaid)).or_permanent()
+    order.decide(OrderCommand::GiveUp(command.why)).or_permanent()
+}
+
+pub(crate) async fn complete(
+    _: CompleteOrder,
+    order: Aggregate<Order>,
+) -> Result<Effects, Failure> {
+    order.decide(OrderCommand::Close).or_permanent()
 }
 
 pub(crate) async fn paid(_: PaymentCompleted, order: Aggregate<Order>) -> Result<Effects, Failure> {
-    Ok(order.decide(OrderCommand::Pay).or_permanent()?.and(cancel(UNPAID)))
+    order.decide(OrderCommand::Pay).or_permanent()
 }
 
 pub(crate) async fn declined(
@@ -95,7 +83,7 @@ pub(crate) async fn declined(
     order: Aggregate<Order>,
 ) -> Result<Effects, Failure> {
     let why = Why::Declined { code: failed.code };
-    Ok(order.decide(OrderCommand::GiveUp(why)).or_permanent()?.and(cancel(UNPAID)))
+    order.decide(OrderCommand::GiveUp(why)).or_permanent()
 }
 
 pub(crate) async fn refunded(

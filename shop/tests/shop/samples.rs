@@ -4,10 +4,11 @@
 use serde_json::Value;
 use shop::{
     events::{
-        ChargePayment, CreateOrder, CustomerCreated, OrderCancelled, OrderCompleted, OrderCreated,
-        OrderCreatedV1, OrderPaid, OrderRejected, OrderShipped, PaymentCompleted, PaymentDue,
-        PaymentFailed, PaymentRefunded, RefundPayment, ReleaseStock, ReserveStock, ShipOrder,
-        StockReleased, StockReserved, StockShort,
+        CancelOrder, ChargePayment, CompleteOrder, CreateOrder, CustomerCreated, OrderCancelled,
+        OrderCompleted, OrderCreated, OrderCreatedV1, OrderPaid, OrderRejected, OrderShipped,
+        PaymentCompleted, PaymentDue, PaymentFailed, PaymentRefunded, PaymentReminded,
+        RefundPayment, ReleaseStock, ReserveStock, ShipOrder, StockReleased, StockReserved,
+        StockShort,
     },
     money::Money,
 };
@@ -45,6 +46,9 @@ fn every_version_of_every_contract_has_a_sample_and_is_read() {
     check::<OrderCreated>(&mut names);
     check::<OrderRejected>(&mut names);
     check::<PaymentDue>(&mut names);
+    check::<PaymentReminded>(&mut names);
+    check::<CancelOrder>(&mut names);
+    check::<CompleteOrder>(&mut names);
     check::<OrderPaid>(&mut names);
     check::<OrderCompleted>(&mut names);
     check::<OrderCancelled>(&mut names);

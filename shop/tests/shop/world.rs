@@ -10,7 +10,7 @@ use shop::{
     inventory,
     money::Card,
     order::{Order, OrderCommand, OrderView, PaymentTerm, Status},
-    parts::{Needs, Part, assemble},
+    parts::{Flow, Needs, Part, assemble},
 };
 use sillage::{App, Clock as _, Database, Running, Text, admin::Admin, hours, ms};
 use sillage_testkit::{Memory, TokioClock};
@@ -29,12 +29,17 @@ pub(crate) struct World {
 impl World {
     /// All services, one customer, full shelves.
     pub(crate) async fn open() -> World {
+        World::of(Flow::Choreography).await
+    }
+
+    /// The same, in this flow.
+    pub(crate) async fn of(flow: Flow) -> World {
         let clock = TokioClock::default();
         let database: Arc<dyn Database> = Arc::new(Memory::new(Arc::new(clock)));
         let gateway = Gateway::in_memory();
         let letters = tempfile::tempdir().unwrap();
         let mailer = Mailer::folder(letters.path()).unwrap();
-        let needs = Needs { gateway: gateway.clone(), mailer, term: PaymentTerm::default() };
+        let needs = Needs { gateway: gateway.clone(), mailer, term: PaymentTerm::default(), flow };
         let app = App::new(database.clone()).clock(Arc::new(clock));
         let running = assemble(app, &Part::all(), &needs).start().await.unwrap();
         inventory::fill_shelves(&running.service("inventory")).await.unwrap();

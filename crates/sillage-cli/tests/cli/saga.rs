@@ -144,7 +144,9 @@ async fn an_operator_passes_over_a_step_or_takes_all_back() {
     app.service("till").commit(reserved).await.unwrap();
     is_at(&fixture, "o-8", "compensated").await;
     fixture.run(&["saga", "show", "o-9"]).await.fails(3, "no saga has `o-9`");
-    let acts = fixture.run(&["tail", "--until-end", "--name", "operator.saga-cancel"]).await;
+    let acts = fixture
+        .run(&["tail", "--until-end", "--name", "operator.saga-cancel", "-o", "jsonl"])
+        .await;
     assert!(acts.exits(0).out.contains("by hand"));
     app.drain().await;
 }

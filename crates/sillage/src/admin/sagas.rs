@@ -14,7 +14,7 @@ use crate::{
 use serde::Serialize;
 use serde_json::{Value, json};
 use sillage_core::{Commit, Draft, Error, ErrorKind, Key, Range, Result, Text, Timestamp, Write};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// In which order instances are listed: what somebody has to look at comes first.
 const ORDER: [Status; 5] =
@@ -125,6 +125,16 @@ impl Admin {
             }
         }
         Ok(found)
+    }
+
+    /// How many instances are at what.
+    pub async fn saga_counts(&self) -> Result<BTreeMap<Status, u64>> {
+        let mut counts = BTreeMap::new();
+        for stored in self.all(names::SAGAS, "").await? {
+            let run = run_of(&Instance::read(&stored)?)?;
+            *counts.entry(run.state.status).or_default() += 1;
+        }
+        Ok(counts)
     }
 
     /// An instance, and everything that is known of it.

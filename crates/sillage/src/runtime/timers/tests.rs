@@ -207,3 +207,37 @@ async fn a_timer_set_anew_is_not_taken_for_the_one_that_was_read() {
     world.clock.sleep(Duration::from_secs(6)).await;
     world.check(true).await.unwrap();
 }
+
+/// A timer of the service, so long from now.
+fn set(number: usize, delay: Duration) -> Commit {
+    let effect = Effect::Schedule {
+        due: Due::After(delay),
+        token: number.to_string(),
+        message: draft("timer.due"),
+    };
+    let (service, now) = (Text::from("shop"), Timestamp::default());
+    Origin { service: &service, now, cause: None }.commit(Effects::one(effect), vec![]).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_wait_a_second_costs_one_query_and_a_due_batch_one() {
+    let mut world = World::new();
+    let pending = (0..100_000).map(|number| set(number, Duration::from_secs(3_600)));
+    world.memory.commit(pending.collect()).await;
+    world.start(0);
+    world.clock.sleep(Duration::from_secs(2)).await;
+    let before = world.memory.reads();
+    world.clock.sleep(Duration::from_secs(60)).await;
+    let asked = world.memory.reads() - before;
+    assert!(asked <= 60, "{asked} queries in a minute");
+    let due = (0..200).map(|number| set(100_000 + number, Duration::from_secs(10)));
+    world.memory.commit(due.collect()).await;
+    let before = world.memory.reads();
+    world.clock.sleep(Duration::from_secs(20)).await;
+    let fired = Filter { names: vec!["timer.due".into()], ..Filter::default() };
+    let page = world.memory.log(Position(0), &fired, 1_000).await.unwrap();
+    assert_eq!(page.entries.len(), 200);
+    // One each second, one for the batch, and then where the next one is: two.
+    let asked = world.memory.reads() - before;
+    assert!(asked <= 20 + 1 + 2 + 1, "{asked} queries for 200 timers");
+}
