@@ -38,6 +38,7 @@ mod held;
 mod memory;
 mod scenario;
 pub mod servers;
+mod unruly;
 
 pub use apart::Apart;
 pub use broker::MemoryBroker;
@@ -47,3 +48,4 @@ pub use memory::Memory;
 pub use scenario::{Deliver, Given, When, deliver, fold, given, recorded};
 /// The machine's clock, for the fixtures of suites that run on real time.
 pub use sillage::SystemClock;
+pub use unruly::{Disorder, Unruly};
