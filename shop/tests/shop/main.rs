@@ -6,6 +6,7 @@ mod flows;
 mod gateway;
 mod http;
 mod openapi;
+mod orchestration;
 mod samples;
 mod smtp;
 mod world;
