@@ -46,6 +46,9 @@ pub struct App {
     drain_limit: Duration,
 }
 
+/// What an app was given.
+pub(crate) type Parts = (Option<Arc<dyn Database>>, Arc<dyn Clock>, Vec<Service>);
+
 impl App {
     /// On this database; its log is also the broker, until another is named.
     pub fn new(database: Arc<dyn Database>) -> Self {
@@ -94,6 +97,14 @@ impl App {
     pub fn drain_limit(mut self, limit: Duration) -> Self {
         self.drain_limit = limit;
         self
+    }
+
+    pub(crate) fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    pub(crate) fn into_parts(self) -> Parts {
+        (self.database, self.clock, self.services)
     }
 
     /// Starts, runs until `shutdown` completes, and drains.

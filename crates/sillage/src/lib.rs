@@ -12,6 +12,7 @@ mod names;
 mod prefix;
 mod process;
 mod projection;
+mod replay;
 mod runtime;
 mod service;
 
@@ -31,6 +32,7 @@ pub use handler::{
 pub use log_broker::{LogBroker, SLOTS};
 pub use process::{Memory, Process, Route};
 pub use projection::{Digest, Get, Hash, Projection, ReadError, View};
+pub use replay::{Change, Example, Replay, Replayed};
 pub use runtime::{
     breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
 };
