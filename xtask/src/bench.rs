@@ -37,11 +37,18 @@ pub(crate) struct Bench {
     /// Beside the raw clients of Kafka and RabbitMQ, instead of in one process
     #[arg(long)]
     brokers: bool,
+    /// Beside pgbench, on PostgreSQL
+    #[arg(long, conflicts_with = "brokers")]
+    databases: bool,
 }
 
 /// Measures, and fails if a limit does not hold.
 pub(crate) fn run(what: &Bench) -> Result<()> {
-    let figures = if what.brokers { brokers()? } else { measure()? };
+    let figures = match (what.brokers, what.databases) {
+        (true, _) => brokers()?,
+        (_, true) => databases()?,
+        _ => measure()?,
+    };
     println!("\n{:<50}{:>12}{:>12}  result", "figure", "measured", "limit");
     for figure in &figures {
         let Figure { what, measured, limit, .. } = figure;
@@ -183,6 +190,32 @@ pub(crate) fn brokers() -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
+}
+
+/// Group commit beside pgbench, and what readers that find nothing cost.
+fn databases() -> Result<Vec<Figure>> {
+    const FIGURES: [(&str, &str, f64); 4] = [
+        ("PostgreSQL, 64 writers: to pgbench, 64 single INSERTs", "64 writers to 64 singles ", 3.0),
+        ("PostgreSQL, 64 writers: to pgbench, UNNEST of 100", "64 writers to UNNEST ", 0.35),
+        ("PostgreSQL, one writer: to pgbench, one", "one writer to one single ", 0.7),
+        ("PostgreSQL, 64 writers: with 100 idle readers", "with readers to without ", 0.95),
+    ];
+    process::run(process::cargo("build --profile perf -p bench --features postgres"))?;
+    let _stopped_afterwards = ForTests::up(&[Service::Postgres]);
+    let (_, url) = services::up(&[Service::Postgres])?.pop().context("PostgreSQL has no URL")?;
+    let (_, said) = bench(&format!("postgres --database {url}"))?;
+    let command = "cargo run --profile perf -p bench --features postgres -- postgres --database …";
+    let figures = FIGURES.iter().map(|(what, words, limit)| {
+        let ratio: f64 = after(&said, words)?;
+        Ok(Figure {
+            what,
+            command: command.to_owned(),
+            measured: format!("{ratio:.2}"),
+            limit: format!("≥ {limit:.2}"),
+            holds: Some(ratio >= *limit),
+        })
+    });
+    figures.collect()
 }
 
 /// Rate and processor time of one part, as ratios to the raw client that does the same.

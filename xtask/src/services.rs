@@ -23,7 +23,7 @@ use certificates::Certificates;
 use clap::{Subcommand, ValueEnum};
 pub(crate) use for_tests::ForTests;
 use place::Place;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use start::Starting;
 use std::process::Command;
 use std::time::Duration;
@@ -193,6 +193,8 @@ pub(crate) fn kill(service: Service) -> Result<()> {
     let Some(pid) = place.pid() else { return Ok(()) };
     eprintln!("{}: killing", service.name());
     pid::signal(pid, Signal::KILL).context(service.name())?;
+    // One that this process has started would else keep its number, which PostgreSQL takes for life.
+    let _ = waitpid(Some(pid), WaitOptions::empty()); // it is a child of somebody else
     pid::gone(&place.pid_file(), place.folder(), KILL_LIMIT).context(service.name())
 }
 

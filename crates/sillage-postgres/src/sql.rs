@@ -29,7 +29,7 @@ macro_rules! statements {
 
 statements! {
     ahead, append, claim, decisions, documents, documents_by_id, documents_by_sort, documents_due,
-    forget, lease_make, lease_renew, lease_take, lock, log, log_correlation, log_stream, meta,
+    forget, holding, lease_make, lease_renew, lease_take, lock, log, log_correlation, log_stream, meta,
     notify, now, oids, origin, renew, rights, seen, sequence, server, set_meta, stable, stream,
     write,
 }

@@ -12,7 +12,7 @@ use crate::{
     rows::unsigned,
 };
 use sillage_core::{Clock, Error, Position, Result};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -23,6 +23,9 @@ const UNTOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 
 /// Notifications are sent at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// When a transaction has held back readers for this long, it is named, and then as often.
+const HELD: Duration = Duration::from_secs(10);
 
 /// Where the log ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +67,7 @@ impl Tail {
             link: Link::new(way.clone()),
             seen: seen.clone(),
             look: look.clone(),
+            held: None,
         };
         if !way.pooler {
             tokio::spawn(listen(log.clone(), way.clone(), look.clone(), asks.downgrade()));
@@ -120,6 +124,8 @@ struct Watcher {
     link: Link,
     seen: watch::Sender<Seen>,
     look: Arc<Notify>,
+    /// Since when something is held back, or was named last.
+    held: Option<Duration>,
 }
 
 impl Watcher {
@@ -148,6 +154,7 @@ impl Watcher {
             } else {
                 pause = most;
             }
+            self.name_who_holds().await;
             for ask in waiting.drain(..) {
                 let _ = ask.send(match &read {
                     Ok(seen) => Ok(*seen),
@@ -176,6 +183,47 @@ impl Watcher {
             std::mem::replace(seen, grown) != grown
         });
         Ok(*self.seen.borrow())
+    }
+
+    /// Says which transaction holds readers back, if one does so for long.
+    async fn name_who_holds(&mut self) {
+        let seen = *self.seen.borrow();
+        if seen.stable >= seen.last {
+            self.held = None;
+            return;
+        }
+        let now = self.clock.elapsed();
+        let since = *self.held.get_or_insert(now);
+        if now.saturating_sub(since) < HELD {
+            return;
+        }
+        self.held = Some(now);
+        let Ok(Some((pid, state, seconds))) = self.holder().await else { return };
+        tracing::warn!(
+            pid,
+            state,
+            seconds,
+            stable = seen.stable,
+            last = seen.last,
+            "a transaction holds back all readers of the log: end it, if it is forgotten \
+             (SELECT pg_terminate_backend(pid))"
+        );
+    }
+
+    async fn holder(&mut self) -> sqlx::Result<Option<(i32, String, i64)>> {
+        let mut open = self.link.open().await?;
+        let way = self.link.way.clone();
+        let done = way.limited(async {
+            way.begin_reading(&mut open).await?;
+            let query = self.log.query(&self.log.sql.holding).bind(self.log.oid);
+            let row = query.fetch_optional(&mut open).await;
+            let read = |row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+            let done = row.and_then(|row| row.map(read).transpose());
+            way.end_reading(&mut open, done).await
+        });
+        let done = done.await;
+        self.link.keep(open, &done);
+        done
     }
 
     async fn read_on_link(&mut self) -> sqlx::Result<Seen> {

@@ -27,6 +27,9 @@ const BYTES: usize = 16 << 20;
 /// For how long a commit may find its rows held.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same, where others that were handed over with it have their answers only then.
+const IN_COMPANY: Duration = Duration::from_secs(2);
+
 type Answer = Result<Committed, CommitError>;
 
 /// The way to the committing task.
@@ -38,6 +41,8 @@ pub(crate) struct Writer {
 struct Job {
     commit: Commit,
     place: usize,
+    /// Nothing else was handed over with it.
+    alone: bool,
     caller: Arc<Caller>,
 }
 
@@ -53,6 +58,10 @@ struct Answers {
 }
 
 impl Job {
+    fn patience(&self) -> Duration {
+        if self.alone { PATIENCE } else { IN_COMPANY }
+    }
+
     fn answer(self, answer: Answer) {
         let mut answers = lock(&self.caller.answers);
         answers.each[self.place] = Some(answer);
@@ -96,7 +105,8 @@ impl Writer {
         let caller = Arc::new(Caller { answers: Mutex::new(waiting) });
         for (place, commit) in commits.into_iter().enumerate() {
             // Where the task is gone, so is the caller's reply.
-            let _ = self.jobs.send(Job { commit, place, caller: caller.clone() });
+            let _ =
+                self.jobs.send(Job { commit, place, alone: count == 1, caller: caller.clone() });
         }
         drop(caller);
         let lost = || Err(CommitError::Failed(stopped()));
@@ -157,14 +167,15 @@ async fn wait(context: Arc<Context>, mut link: Link, mut arriving: mpsc::Unbound
     loop {
         if waiting.is_empty() {
             let Some(job) = arriving.recv().await else { return };
-            waiting.push((context.clock.elapsed() + PATIENCE, job));
+            waiting.push((context.clock.elapsed() + job.patience(), job));
         }
         while let Ok(job) = arriving.try_recv() {
-            waiting.push((context.clock.elapsed() + PATIENCE, job));
+            waiting.push((context.clock.elapsed() + job.patience(), job));
         }
         let mut passed: HashSet<Key> = HashSet::new();
         for (end, job) in std::mem::take(&mut waiting) {
             let keys: Vec<Key> = keys(&job.commit).filter(Key::is_exclusive).collect();
+            let patience = job.patience();
             let is_late = context.clock.elapsed() >= end;
             let answer = if keys.iter().any(|key| passed.contains(key)) {
                 None
@@ -174,7 +185,7 @@ async fn wait(context: Arc<Context>, mut link: Link, mut arriving: mpsc::Unbound
                 context.tell(&commits, &outcomes);
                 outcomes.pop().flatten()
             };
-            let late = || Err(held_too_long(&context.log, PATIENCE.as_secs()));
+            let late = || Err(held_too_long(&context.log, patience.as_secs()));
             if let Some(answer) = answer.or_else(|| is_late.then(late)) {
                 context.let_go(&keys);
                 job.answer(answer);
