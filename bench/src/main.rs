@@ -11,6 +11,7 @@ mod execute;
 mod inbox;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod saga;
 
 use clap::{Parser, Subcommand};
 
@@ -53,6 +54,12 @@ enum What {
     /// Group commit on PostgreSQL beside pgbench, and what idle readers cost.
     #[cfg(feature = "postgres")]
     Postgres(postgres::Postgres),
+    /// A saga of four steps on SQLite, one and 64 in flight, beside what its durable writes cost.
+    Saga {
+        /// How many one at a time; twenty times as many 64 at once.
+        #[arg(long, default_value_t = 200)]
+        sagas: usize,
+    },
     /// A hundred `execute` calls at once on one stream.
     Execute,
 }
@@ -68,6 +75,7 @@ async fn main() {
         What::Inbox(what) => inbox::run(what).await,
         #[cfg(feature = "postgres")]
         What::Postgres(what) => postgres::run(what).await,
+        What::Saga { sagas } => saga::run(sagas).await,
         What::Execute => execute::run().await,
     }
 }

@@ -77,7 +77,22 @@ use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration}
 /// How long an answer is waited for, unless said.
 const WITHIN: Duration = Duration::from_secs(15 * 60);
 
-/// A saga, while it is being written down; the phase says what may come next.
+/// A saga, while it is being written down; the phase says what may come next. Before the pivot a
+/// step without an undo does not compile:
+///
+/// ```compile_fail,E0061
+/// # use sillage::prelude::*;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)] #[event(name = "order.created")]
+/// # struct OrderCreated { #[event(key)] id: String }
+/// # #[derive(Command, Serialize, Deserialize)] #[command(name = "stock.reserve", done = Reserved)]
+/// # struct Reserve { #[command(key)] id: String }
+/// # #[derive(Event, Serialize, Deserialize)] #[event(name = "stock.reserved")]
+/// # struct Reserved { #[event(key)] id: String }
+/// Saga::<String>::new("checkout", 1)
+///     .start_on::<OrderCreated>(|order| order.id.clone())
+///     .step("reserve", |id| Reserve { id: id.clone() });
+/// ```
 #[must_use = "a saga does nothing until it is given to a service"]
 pub struct Saga<S, Phase = Finished> {
     name: &'static str,
