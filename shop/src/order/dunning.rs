@@ -39,6 +39,7 @@ pub struct Dunning {
 /// The process manager.
 pub fn dunning(PaymentTerm(term): PaymentTerm) -> Process<Dunning> {
     let reminder = term / 3;
+    let rest = term.saturating_sub(reminder);
     Process::<Dunning>::new("dunning", 1)
         .start_on::<OrderCreated>(move |order| {
             let order_id = order.order_id;
@@ -51,7 +52,7 @@ pub fn dunning(PaymentTerm(term): PaymentTerm) -> Process<Dunning> {
                 return send(CancelOrder { order_id, why: Why::Unpaid }).and(end());
             }
             dunning.reminded = true;
-            let again = schedule(after(term - reminder), UNPAID, due.clone());
+            let again = schedule(after(rest), UNPAID, due.clone());
             publish(PaymentReminded { order_id }).and(again)
         })
         .stop_on::<OrderPaid>(|_, _| Effects::none())
