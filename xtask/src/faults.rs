@@ -5,16 +5,20 @@
 
 mod apart;
 mod audit;
+mod detour;
+mod memory;
 mod plant;
 mod server;
 mod stage;
 mod trial;
+mod trouble;
 
 use crate::process;
-use crate::services::Service;
+use crate::services::{ForTests, Service};
 use anyhow::{Context, Result, bail, ensure};
 use apart::Apart;
 use clap::ValueEnum;
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use plant::Bug;
 use server::Server;
@@ -22,22 +26,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use trial::{Outcome, Trial};
+use trouble::Trouble;
 
 /// How many trials `--short` has: each layout, and one more.
 const SHORT: u32 = 4;
+/// How many orders a trial places unless said.
+const ORDERS: u64 = 60;
 
 #[derive(clap::Args)]
 pub(crate) struct Faults {
     /// How many trials
     #[arg(long, default_value_t = 100)]
     trials: u32,
-    /// How many orders a trial places
-    #[arg(long, default_value_t = 60)]
-    orders: u64,
+    /// How many orders a trial places: 60, or as long as troubles last, 20 a second
+    #[arg(long)]
+    orders: Option<u64>,
     /// What orders and kills follow from; another one each time unless said
     #[arg(long)]
     seed: Option<u32>,
-    /// Four trials, of the shop as the tests build it
+    /// Four trials, of the shop as the tests build it; with a broker, less of each trouble
     #[arg(long, conflicts_with = "trials")]
     short: bool,
     /// Only the planted bugs
@@ -50,9 +57,17 @@ pub(crate) struct Faults {
     #[arg(long)]
     keep: bool,
     /// Instead: each service with a process and a database of its own, this broker between them,
-    /// and everything killed
-    #[arg(long, value_enum, conflicts_with_all = ["short", "planted", "plant", "trials"])]
-    broker: Option<Service>,
+    /// and trouble; with several brokers, at the same time
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        conflicts_with_all = ["planted", "plant", "trials"]
+    )]
+    broker: Vec<Service>,
+    /// What befalls them, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', requires = "broker", default_value = "kills")]
+    troubles: Vec<Trouble>,
     /// Instead: all services on this database server, `postgres`; it is killed, and they with it
     #[arg(
         long,
@@ -99,10 +114,10 @@ impl Faults {
     /// A copy of the shop, so that a build meanwhile changes nothing.
     fn build(&self, folder: &Path) -> Result<PathBuf> {
         let (profile, built) = if self.short { ("dev", "debug") } else { ("release", "release") };
-        let features = match (self.broker, self.database) {
-            (Some(_), _) => " --features kafka,rabbitmq",
-            (None, Some(_)) => " --features postgres",
-            (None, None) => "",
+        let features = match (&*self.broker, self.database) {
+            ([_, ..], _) => " --features kafka,rabbitmq",
+            ([], Some(_)) => " --features postgres",
+            ([], None) => "",
         };
         let command = format!("build --profile {profile} -p shop --bin shop{features}");
         process::run(process::cargo(&command))?;
@@ -113,15 +128,13 @@ impl Faults {
     }
 
     async fn run(&self, shop: &Path, folder: &Path, seed: u32) -> Result<()> {
-        if let Some(broker) = self.broker {
-            let Faults { orders, rounds, .. } = *self;
-            let apart = Apart { broker, seed: seed.into(), orders, rounds };
-            return apart.run(shop, &folder.join("apart")).await;
+        if !self.broker.is_empty() {
+            return self.apart(shop, folder, seed).await;
         }
+        let orders = self.orders.unwrap_or(ORDERS);
         if let Some(database) = self.database {
             ensure!(database == Service::Postgres, "a broker is no database: `postgres` is one");
-            let Faults { orders, rounds, .. } = *self;
-            let server = Server { seed: seed.into(), orders, rounds };
+            let server = Server { seed: seed.into(), orders, rounds: self.rounds };
             return server.run(shop, &folder.join("server")).await;
         }
         let bugs = self.plant.as_ref().map_or(Bug::value_variants(), std::slice::from_ref);
@@ -130,10 +143,10 @@ impl Faults {
             return Ok(());
         }
         let trials = if self.short { SHORT } else { self.trials };
-        println!("{trials} trials of {} orders, seed {seed}", self.orders);
+        println!("{trials} trials of {orders} orders, seed {seed}");
         let trial = |number: u32| {
             let seed = (u64::from(seed) << 32) + u64::from(number);
-            let trial = Trial { number, seed, orders: self.orders };
+            let trial = Trial { number, seed, orders };
             let folder = folder.join(number.to_string());
             async move {
                 let outcome = trial.run(shop, &folder).await.context(process::relative(&folder))?;
@@ -147,10 +160,26 @@ impl Faults {
         let mut trials = stream::iter(1..=trials).map(trial).buffer_unordered(self.at_once.max(1));
         let mut tally = Tally::default();
         while let Some(outcome) = trials.next().await.transpose()? {
-            tally.add(&outcome, self.orders);
+            tally.add(&outcome, orders);
         }
         tally.show();
         ensure!(tally.failed == 0, "{} trials failed; their folders stay", tally.failed);
+        Ok(())
+    }
+
+    async fn apart(&self, shop: &Path, folder: &Path, seed: u32) -> Result<()> {
+        let needed: Vec<_> = self.broker.iter().copied().chain([Service::Toxiproxy]).collect();
+        let _stopped_afterwards = ForTests::up(&needed);
+        let runs = self.broker.iter().map(|broker| {
+            let Faults { orders, rounds, short, ref troubles, .. } = *self;
+            let (seed, troubles) = (seed.into(), troubles.clone());
+            let apart = Apart { broker: *broker, seed, orders, rounds, troubles, short };
+            let folder = folder.join(broker.name());
+            async move { apart.run(shop, &folder).await.context(broker.name()) }
+        });
+        let failed: Vec<_> = join_all(runs).await.into_iter().filter_map(Result::err).collect();
+        let told = failed.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>();
+        ensure!(failed.is_empty(), "{}", told.join("; "));
         Ok(())
     }
 

@@ -32,6 +32,8 @@ enum Part {
     Kills,
     Conformance,
     Stable,
+    Troubles,
+    Planted,
     Costs,
 }
 
@@ -75,6 +77,8 @@ impl Part {
             Part::Kills => kills(gate.trials),
             Part::Conformance => conformance(),
             Part::Stable => stable(),
+            Part::Troubles => troubles(),
+            Part::Planted => planted(),
             Part::Costs => costs(),
         }
     }
@@ -137,6 +141,27 @@ fn kills(trials: u32) -> Result<(String, bool)> {
     let begin = trials.lines().find(|line| line.contains(" trials of ")).unwrap_or_default();
     writeln!(text, "\n```text\n{begin}\n\n{}\n```", sums.trim_end())?;
     Ok((text, output.success))
+}
+
+const TROUBLES: &str =
+    "xtask faults --broker kafka,rabbitmq --troubles outage,network,freezes,members";
+
+/// Services apart on real brokers: what befell them, and what became of the orders.
+fn troubles() -> Result<(String, bool)> {
+    told(TROUBLES, |line| line.contains(" processes and ") || line.starts_with("  "))
+}
+
+/// Bugs put into the source, and the tests that found them.
+fn planted() -> Result<(String, bool)> {
+    told("xtask planted", |line| line.starts_with("planted: ") || line.starts_with("  "))
+}
+
+/// What a command says in the lines that count.
+fn told(command: &str, counts: impl Fn(&str) -> bool) -> Result<(String, bool)> {
+    let output = process::shown_result(process::cargo(command))?;
+    let lines: Vec<_> = output.said.lines().filter(|line| counts(line)).collect();
+    let passed = output.success && !lines.is_empty();
+    Ok((format!("`cargo {command}`\n\n```text\n{}\n```\n", lines.join("\n")), passed))
 }
 
 /// A run of the shop, and what it has to show besides that all invariants hold.

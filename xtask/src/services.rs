@@ -84,6 +84,15 @@ impl Variable {
     }
 }
 
+/// A way to a server through a proxy, which somebody has to make.
+pub(crate) struct Detour {
+    /// The server's address, through the proxy.
+    pub(crate) url: String,
+    /// The ports that the proxy listens on, and that it connects to.
+    pub(crate) proxy: u16,
+    pub(crate) server: u16,
+}
+
 /// How one kind of server is installed, started and stopped.
 trait Server {
     /// Its addresses, the plain one first.
@@ -94,6 +103,11 @@ trait Server {
 
     /// The server that it is of no use without.
     fn needs(&self) -> Option<Service> {
+        None
+    }
+
+    /// A way to it through a proxy, where tests use one.
+    fn detour(&self, _place: &Place) -> Option<Detour> {
         None
     }
 
@@ -266,6 +280,12 @@ impl Service {
 
     fn variables(self) -> Result<Vec<Variable>> {
         Ok(self.server().variables(&self.place()?))
+    }
+
+    /// A way to it through a proxy.
+    pub(crate) fn detour(self) -> Result<Detour> {
+        let detour = self.server().detour(&self.place()?);
+        detour.with_context(|| format!("there is no way to {} through a proxy", self.name()))
     }
 
     /// Its plain address, as `--broker` and `--database` take it.

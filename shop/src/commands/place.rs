@@ -29,6 +29,9 @@ pub(super) struct Place {
     /// How many orders are placed at once.
     #[arg(long, default_value_t = 16)]
     at_once: usize,
+    /// How many orders a second at most, over HTTP.
+    #[arg(long, requires = "url", value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: Option<u32>,
     /// How long to ask again for an order that is not answered, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     patience: u64,
@@ -72,6 +75,9 @@ impl Place {
             let mut visitor = Visitor::of(url, Duration::from_secs(self.patience))?;
             if let Some(url) = &self.customers_url {
                 visitor = visitor.registering_at(url);
+            }
+            if let Some(rate) = self.per_second {
+                visitor = visitor.at_most(rate);
             }
             visitor.visit(sampler, orders, self.at_once.max(1), |_| {}).await?;
         } else {

@@ -21,6 +21,8 @@ pub(super) struct Visitor {
     /// Where customers are registered.
     customers: String,
     patience: Duration,
+    /// Between two orders.
+    pace: Duration,
 }
 
 impl Visitor {
@@ -28,7 +30,12 @@ impl Visitor {
     pub(super) fn of(url: &str, patience: Duration) -> anyhow::Result<Self> {
         let http = Client::builder().timeout(ANSWER).build()?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Visitor { http, customers: url.clone(), url, patience })
+        Ok(Visitor { http, customers: url.clone(), url, patience, pace: Duration::ZERO })
+    }
+
+    /// One that places at most so many orders a second.
+    pub(super) fn at_most(self, rate: u32) -> Self {
+        Visitor { pace: secs(1) / rate.max(1), ..self }
     }
 
     /// Registers customers at another address: their service runs in a process of its own.
@@ -77,6 +84,7 @@ impl Visitor {
             (Arc::new(Semaphore::new(at_once)), JoinSet::new(), 0);
         for n in 0..count {
             let slot = slots.clone().acquire_owned().await?;
+            SystemClock.sleep(self.pace).await;
             let asking = ask(self.clone(), n);
             tasks.spawn(async move {
                 let _slot = slot;

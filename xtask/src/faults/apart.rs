@@ -1,17 +1,21 @@
-//! Services apart: a process and a database for each, a real broker between them; every one of the
-//! processes and the broker is killed and started again while orders come in.
+//! Services apart: a process and a database for each, a real broker between them, and trouble for
+//! processes, broker and connections while orders come in.
 
 use super::audit::{Audit, ended, open};
+use super::detour::Proxy;
 use super::stage::Stage;
 use super::trial::{DELAY, FINISH_LIMIT, is_harmless};
+use super::trouble::Trouble;
 use crate::services::{self, Service};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
+use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 /// From one kill to the next, in milliseconds.
@@ -26,31 +30,40 @@ const PLACE_LIMIT: Duration = Duration::from_secs(600);
 /// How long orders may take to be answered.
 const PATIENCE: u64 = 300;
 
+/// Orders a second, while there are troubles of another kind than kills.
+const RATE: u64 = 20;
+
 /// What is to be done.
 pub(super) struct Apart {
     pub(super) broker: Service,
     pub(super) seed: u64,
-    pub(super) orders: u64,
+    /// How many orders are placed; what the troubles last for unless said.
+    pub(super) orders: Option<u64>,
     /// How often each process, and the broker, is killed.
     pub(super) rounds: u32,
+    pub(super) troubles: Vec<Trouble>,
+    /// The short form of each.
+    pub(super) short: bool,
 }
 
 impl Apart {
     /// Plays it; fails if anything is broken in the end.
     pub(super) async fn run(&self, shop: &Path, folder: &Path) -> Result<()> {
-        let url = services::up(&[self.broker])?.pop().context("the broker has no URL")?.1;
+        let mut url = services::up(&[self.broker])?.pop().context("the broker has no URL")?.1;
+        let is_spoiled = self.troubles.contains(&Trouble::Network);
+        let proxy = if is_spoiled { Some(Proxy::to(self.broker).await?) } else { None };
+        url = proxy.as_ref().map_or(url, |proxy| proxy.url.clone());
         let mark = if url.contains('?') { '&' } else { '?' };
         let broker = format!("{url}{mark}prefix=faults-{:x}.", self.seed);
         let start = Instant::now();
         let mut stage = Stage::open_apart(shop, folder, &broker)?;
-        let (amid_work, audit) = self.play(&mut stage).await?;
-        println!(
-            "{} processes and {}, each killed {} times ({amid_work} kills amid work): {} orders, {} \
-             completed, {} cancelled; {:.1} s",
+        let (told, audit) = self.play(&mut stage, proxy.as_ref()).await?;
+        print!(
+            "{} processes and {}, seed {}: {} orders, {} completed, {} cancelled; {:.1} s\n{told}",
             stage.size(),
             self.broker.name(),
-            self.rounds,
-            self.orders,
+            self.seed,
+            audit.completed + audit.cancelled,
             audit.completed,
             audit.cancelled,
             start.elapsed().as_secs_f64()
@@ -62,50 +75,69 @@ impl Apart {
         Ok(())
     }
 
-    async fn play(&self, stage: &mut Stage) -> Result<(u32, Audit)> {
+    async fn play(&self, stage: &mut Stage, proxy: Option<&Proxy>) -> Result<(String, Audit)> {
         let mut lot = StdRng::seed_from_u64(self.seed);
         stage.until("all listen", FINISH_LIMIT, async |stage| stage.listens()).await?;
         if matches!(self.broker, Service::Rabbitmq) {
             sleep(DECLARED).await;
         }
         stage.slow_gateway(lot.random_range(DELAY)).await?;
-        let place = format!(
-            "place --url {} --customers-url {} --seed {} --orders {} --at-once 16 --patience \
-             {PATIENCE}",
-            stage.url(),
-            stage.customers_url(),
-            self.seed,
-            self.orders
-        );
-        let mut placing = stage.spawn("place", &place)?;
-        let mut amid_work = 0;
-        for _ in 0..self.rounds {
-            let mut victims: Vec<usize> = (0..=stage.size()).collect();
-            victims.shuffle(&mut lot);
-            for victim in victims {
-                sleep(Duration::from_millis(lot.random_range(PAUSE))).await;
-                amid_work += u32::from(open(&stage.folder)? > 0);
-                if victim == stage.size() {
-                    self.kill_broker(stage, &mut lot).await?;
-                } else {
-                    kill(stage, victim).await?;
-                }
-            }
+        let seconds: u64 = self.troubles.iter().map(|trouble| trouble.seconds(self.short)).sum();
+        // Troubles may take longer than they are to, and orders must come in all the while.
+        let orders = self.orders.unwrap_or((seconds * RATE * 3 / 2).max(60));
+        let mut placing = self.place(stage, orders, seconds > 0)?;
+        let mut told = String::new();
+        for trouble in &self.troubles {
+            told += "  ";
+            told += &trouble.make(self, stage, proxy, &mut lot).await?;
         }
         let placed =
             timeout(PLACE_LIMIT, placing.wait()).await.context("placing takes too long")?;
         ensure!(placed?.success(), "not every order could be placed: see place.log");
         let finished = async |stage: &Stage| {
-            Ok(ended(&stage.folder)? >= self.orders
-                && Audit::of(stage, self.seed, self.orders).await?.holds())
+            Ok(ended(&stage.folder)? >= orders
+                && Audit::of(stage, self.seed, orders).await?.holds())
         };
         if let Err(late) = stage.until("everything has ended", FINISH_LIMIT, finished).await {
             // What is broken says more than that it took too long.
-            let broken = Audit::of(stage, self.seed, self.orders).await?.broken.join("; ");
+            let broken = Audit::of(stage, self.seed, orders).await?.broken.join("; ");
             return Err(late.context(broken));
         }
         stage.drain().await?;
-        Ok((amid_work, Audit::of(stage, self.seed, self.orders).await?))
+        Ok((told, Audit::of(stage, self.seed, orders).await?))
+    }
+
+    fn place(&self, stage: &Stage, orders: u64, paced: bool) -> Result<Child> {
+        let mut place = format!(
+            "place --url {} --customers-url {} --seed {} --orders {orders} --at-once 16 --patience \
+             {PATIENCE}",
+            stage.url(),
+            stage.customers_url(),
+            self.seed,
+        );
+        if paced {
+            let _ = write!(place, " --per-second {RATE}");
+        }
+        stage.spawn("place", &place)
+    }
+
+    /// Kills each process and the broker in turn, and starts it again.
+    pub(super) async fn kills(&self, stage: &mut Stage, lot: &mut StdRng) -> Result<String> {
+        let mut amid_work = 0;
+        for _ in 0..self.rounds {
+            let mut victims: Vec<usize> = (0..=stage.size()).collect();
+            victims.shuffle(lot);
+            for victim in victims {
+                sleep(Duration::from_millis(lot.random_range(PAUSE))).await;
+                amid_work += u32::from(open(&stage.folder)? > 0);
+                if victim == stage.size() {
+                    self.kill_broker(stage, lot).await?;
+                } else {
+                    kill(stage, victim).await?;
+                }
+            }
+        }
+        Ok(format!("each killed {} times, {amid_work} kills amid work\n", self.rounds))
     }
 
     async fn kill_broker(&self, stage: &mut Stage, lot: &mut StdRng) -> Result<()> {

@@ -48,6 +48,8 @@ pub(super) struct Stage {
     /// The database of all processes, where it is not in the folder.
     pub(super) database: Option<String>,
     processes: Vec<Process>,
+    /// Processes that share another's database and consumers, for a while.
+    guests: Vec<Process>,
     opened: Instant,
     timeline: File,
 }
@@ -105,6 +107,7 @@ impl Stage {
             gateway: free_port()?,
             database: None,
             processes: Vec::new(),
+            guests: Vec::new(),
             opened: Instant::now(),
             timeline: File::create(folder.join("timeline.txt"))?,
         })
@@ -145,14 +148,7 @@ impl Stage {
 
     /// Whether every process has said that it listens, since it was started last.
     pub(super) fn listens(&self) -> Result<bool> {
-        for Process { name, .. } in &self.processes {
-            let log = fs::read_to_string(self.folder.join(format!("{name}.log")))?;
-            let since = log.rsplit_once(STARTED).map_or(&*log, |(_, since)| since);
-            if !since.contains("listens on") {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        all_listen(&self.folder, &self.processes)
     }
 
     /// How many processes there are, the gateway among them.
@@ -227,7 +223,7 @@ impl Stage {
 
     /// Fails if a process stopped by itself.
     pub(super) fn check(&mut self) -> Result<()> {
-        for Process { name, child, .. } in &mut self.processes {
+        for Process { name, child, .. } in self.processes.iter_mut().chain(&mut self.guests) {
             let status = child.as_mut().and_then(|child| child.try_wait().transpose()).transpose();
             if let Some(status) = status? {
                 *child = None;
@@ -261,7 +257,7 @@ impl Stage {
         let mut failed = Vec::new();
         for group in [(GATEWAY + 1)..self.size(), GATEWAY..(GATEWAY + 1)] {
             for process in &self.processes[group.clone()] {
-                process.terminate()?;
+                process.signal(Signal::TERM)?;
             }
             for Process { name, child, .. } in &mut self.processes[group] {
                 let Some(mut child) = child.take() else { continue };
@@ -282,16 +278,84 @@ impl Stage {
     }
 }
 
+/// Processes that come and go.
+impl Stage {
+    /// One more process of a service: it shares its database and its consumers.
+    pub(super) fn join(&mut self, service: &str) -> Result<()> {
+        let host = self.processes.iter().find(|process| process.name == service);
+        let arguments = host.with_context(|| format!("no process {service}"))?.arguments.clone();
+        let mut guest = Process::new(&format!("{service}-guest"), arguments);
+        guest.child = Some(self.spawn(&guest.name, &guest.arguments)?);
+        self.guests.push(guest);
+        self.note(format_args!("{service}-guest joins"))
+    }
+
+    /// How many there are.
+    pub(super) fn guests(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Whether each of them has said that it listens.
+    pub(super) fn guests_listen(&self) -> Result<bool> {
+        all_listen(&self.folder, &self.guests)
+    }
+
+    /// One of them drains and ends, or is killed.
+    pub(super) async fn leave(&mut self, guest: usize, politely: bool) -> Result<()> {
+        let mut guest = self.guests.remove(guest);
+        let name = guest.name.clone();
+        if politely {
+            guest.signal(Signal::TERM)?;
+        }
+        let Some(mut child) = guest.child.take() else { return Ok(()) };
+        if politely {
+            let status = timeout(DRAIN_LIMIT, child.wait()).await;
+            let status = status.with_context(|| format!("{name} did not drain"))??;
+            ensure!(status.success(), "{name} ended by {status}");
+        } else {
+            child.kill().await?;
+        }
+        self.note(format_args!("{name} left{}", if politely { "" } else { ", killed" }))
+    }
+
+    /// Sends a signal to the process of a service.
+    pub(super) fn signal(&self, service: &str, signal: Signal) -> Result<()> {
+        let of_it = |process: &&Process| process.name == service;
+        self.processes.iter().find(of_it).map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// The names and numbers of all processes that run.
+    pub(super) fn pids(&self) -> impl Iterator<Item = (String, u32)> {
+        self.processes.iter().filter_map(|process| Some((process.name.clone(), process.id()?)))
+    }
+}
+
+/// Whether each has said that it listens, since it was started last.
+fn all_listen(folder: &Path, processes: &[Process]) -> Result<bool> {
+    for Process { name, .. } in processes {
+        let log = fs::read_to_string(folder.join(format!("{name}.log")))?;
+        let since = log.rsplit_once(STARTED).map_or(&*log, |(_, since)| since);
+        if !since.contains("listens on") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Process {
     fn new(name: &str, arguments: String) -> Self {
         Process { name: name.to_owned(), arguments, child: None }
     }
 
-    fn terminate(&self) -> Result<()> {
+    fn id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         // A child that was not waited for keeps its number: no stranger is met.
-        let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
+        let id = self.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM).with_context(|| format!("SIGTERM to {}", self.name))?;
+            kill_process(pid, signal).with_context(|| format!("{signal:?} to {}", self.name))?;
         }
         Ok(())
     }

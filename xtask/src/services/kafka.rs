@@ -1,13 +1,14 @@
 //! Kafka: one process that is broker and controller, from the jars of Maven Central.
 //!
-//! Besides the plain listener it has one with SASL, one with TLS and one with both. Who gives up on
+//! Besides the plain listener it has one with SASL, one with TLS, one with both, and one whose clients
+//! are sent through a proxy: Kafka tells them itself where to connect to. Who gives up on
 //! whom is decided within seconds, so that a test of a crash need not wait for minutes.
 
 use super::certificates::{self, Certificates};
 use super::install::{self, Package};
 use super::place::Place;
 use super::probe;
-use super::{Server, Variable};
+use super::{Detour, Server, Variable};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
@@ -25,6 +26,8 @@ const CONTROLLER: u16 = 93;
 const SASL: u16 = 94;
 const TLS: u16 = 95;
 const SASL_TLS: u16 = 96;
+const BEHIND_PROXY: u16 = 97;
+const PROXY: u16 = 98;
 
 /// Metadata, version 4, of no topic: its answer begins with length, correlation, throttle time and
 /// the number of brokers, four bytes each. A broker that is not ready yet is not among them.
@@ -58,6 +61,11 @@ impl Server for Kafka {
 
     fn port(&self, place: &Place) -> u16 {
         place.port(PLAIN)
+    }
+
+    fn detour(&self, place: &Place) -> Option<Detour> {
+        let (proxy, server) = (place.port(PROXY), place.port(BEHIND_PROXY));
+        Some(Detour { url: format!("kafka://127.0.0.1:{proxy}"), proxy, server })
     }
 
     fn install(&self, place: &Place) -> Result<()> {
@@ -122,6 +130,8 @@ fn properties(place: &Place) -> Result<String> {
         include_str!("kafka/server.properties"),
         data = place.path("data").display(),
         plain = place.port(PLAIN),
+        behind_proxy = place.port(BEHIND_PROXY),
+        proxy = place.port(PROXY),
         controller = place.port(CONTROLLER),
         sasl = place.port(SASL),
         tls = place.port(TLS),

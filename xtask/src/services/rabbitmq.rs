@@ -7,7 +7,7 @@ use super::certificates::{self, Certificates};
 use super::install::{self, Package};
 use super::place::{Place, give};
 use super::probe;
-use super::{Server, Variable};
+use super::{Detour, Server, Variable};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
@@ -24,6 +24,8 @@ const DISTRIBUTION: u16 = 75;
 /// The name server of Erlang nodes: ours knows this node only.
 const NAMES: u16 = 76;
 const TLS: u16 = 77;
+/// Where a proxy may be.
+const PROXY: u16 = 78;
 
 /// What a client of AMQP 0-9-1 says first; the answer is a frame with a method.
 const GREETING: &[u8] = b"AMQP\0\0\x09\x01";
@@ -44,6 +46,11 @@ impl Server for Rabbitmq {
 
     fn port(&self, place: &Place) -> u16 {
         place.port(PLAIN)
+    }
+
+    fn detour(&self, place: &Place) -> Option<Detour> {
+        let (proxy, server) = (place.port(PROXY), place.port(PLAIN));
+        Some(Detour { url: format!("amqp://test:test@127.0.0.1:{proxy}"), proxy, server })
     }
 
     fn install(&self, _place: &Place) -> Result<()> {
