@@ -43,10 +43,14 @@ impl<S> Mailbox<S> {
         done
     }
 
-    /// Something that health should show.
+    /// Something that health should show. Only the last is told: a lost connection is reported for
+    /// each queue, and who is told waits a while after each error, with all that came behind it.
     pub(crate) fn report(&self, error: Error) {
         tracing::warn!(consumer = %self.consumer, %error, "receiving was interrupted");
-        self.with(|mail| mail.tell(Err(error)));
+        self.with(|mail| {
+            mail.inbox.retain(Result::is_ok);
+            mail.tell(Err(error));
+        });
     }
 
     /// Waits until less than so much waits to be told.
@@ -131,5 +135,39 @@ impl<A: Addressed> Receiver for Incoming<A> {
 impl<A: Addressed> Drop for Incoming<A> {
     fn drop(&mut self) {
         self.0.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Addressed, Incoming, Mailbox};
+    use sillage_core::{Error, Inbound, Partition, Receiver as _};
+    use std::sync::Arc;
+
+    struct Member(Mailbox<()>);
+
+    impl Addressed for Member {
+        type State = ();
+        fn mailbox(&self) -> &Mailbox<()> {
+            &self.0
+        }
+        fn stop(&self) {}
+    }
+
+    #[tokio::test]
+    async fn of_many_errors_that_wait_the_last_is_told() {
+        let member = Arc::new(Member(Mailbox::new("billing".into(), ())));
+        let partition = |number| Partition { topic: "order".into(), number };
+        for number in 0..36 {
+            member.0.with(|mail| mail.tell(Ok(Inbound::Lost(vec![partition(number)]))));
+            member.0.report(Error::unavailable(format!("queue {number} was cut off")));
+        }
+        let mut incoming = Incoming(member);
+        for number in 0..36 {
+            let lost = incoming.next().await.unwrap();
+            assert!(matches!(&lost, Inbound::Lost(of) if of[0].number == number), "{lost:?}");
+        }
+        let told = incoming.next().await.unwrap_err();
+        assert!(told.to_string().contains("queue 35"), "{told}");
     }
 }
