@@ -73,6 +73,8 @@ pub trait Contract: Serialize + DeserializeOwned + Send + Sync + Sized + 'static
     const VERSION: u32;
     /// Where it is published; `None` stays in the log.
     const TOPIC: Option<&'static str>;
+    /// Names it had before, each with the topic it came on: what has such a name is read as this.
+    const ALIASES: &'static [(&'static str, Option<&'static str>)] = &[];
 
     /// What orders it; `None` is ordered with nothing.
     fn key(&self) -> Option<Key>;

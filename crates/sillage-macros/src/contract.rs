@@ -30,10 +30,10 @@ impl Kind {
     }
 
     fn arguments(self) -> &'static [&'static str] {
-        const ALL: [&str; 8] =
-            ["name", "version", "topic", "internal", "keyless", "was", "done", "failed"];
+        const ALL: [&str; 9] =
+            ["name", "version", "topic", "internal", "keyless", "was", "alias", "done", "failed"];
         match self {
-            Kind::Event => &ALL[..6],
+            Kind::Event => &ALL[..7],
             Kind::Command => &ALL,
         }
     }
@@ -55,6 +55,7 @@ pub(crate) fn derive(input: &DeriveInput, kind: Kind) -> Result<TokenStream> {
     let name = said.name(ty, kind)?;
     let version = said.version()?;
     let topic = said.topic(&name, kind)?;
+    let aliases = said.aliases(&name, kind)?;
     let [key] = marked(fields, kind.attribute(), ["key"])?;
     let key = said.key(ty, kind, key)?;
     let upcast = said.upcast(version)?;
@@ -66,6 +67,7 @@ pub(crate) fn derive(input: &DeriveInput, kind: Kind) -> Result<TokenStream> {
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
             const TOPIC: ::core::option::Option<&'static str> = #topic;
+            #aliases
             fn key(&self) -> ::core::option::Option<::sillage::Key> { #key }
             #upcast
         }
@@ -84,6 +86,7 @@ struct Said {
     internal: Option<Span>,
     keyless: Option<Span>,
     was: Option<Path>,
+    aliases: Vec<LitStr>,
     done: Option<Path>,
     failed: Option<Path>,
 }
@@ -107,6 +110,10 @@ impl Said {
             "version" => once(&mut self.version, meta, meta.value()?.parse()?),
             "topic" => once(&mut self.topic, meta, meta.value()?.parse()?),
             "was" => once(&mut self.was, meta, meta.value()?.parse()?),
+            "alias" => {
+                self.aliases.push(meta.value()?.parse()?);
+                Ok(())
+            }
             "done" => once(&mut self.done, meta, meta.value()?.parse()?),
             "failed" => once(&mut self.failed, meta, meta.value()?.parse()?),
             "internal" => once(&mut self.internal, meta, meta.path.span()),
@@ -147,6 +154,28 @@ impl Said {
             (None, None) => kind.topic(name),
         };
         Ok(quote!(::core::option::Option::Some(#topic)))
+    }
+
+    /// Names it had before, with the topics they came on.
+    fn aliases(&self, name: &str, kind: Kind) -> Result<Option<TokenStream>> {
+        let mut aliases = vec![];
+        for literal in &self.aliases {
+            let alias = stored_name(literal)?;
+            if alias == name {
+                let what = "an alias is a name it had before; this is the one it has";
+                return Err(Error::new(literal.span(), what));
+            }
+            let topic = self.topic(&alias, kind)?;
+            aliases.push(quote!((#alias, #topic)));
+        }
+        Ok((!aliases.is_empty()).then(|| {
+            quote! {
+                const ALIASES: &'static [(
+                    &'static str,
+                    ::core::option::Option<&'static str>,
+                )] = &[#(#aliases),*];
+            }
+        }))
     }
 
     fn key(&self, ty: &Ident, kind: Kind, key: Option<Marked>) -> Result<TokenStream> {

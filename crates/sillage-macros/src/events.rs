@@ -30,6 +30,12 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             #name => <#event as ::sillage::Contract>::read(version, payload).map(Self::#variant)
         }
     });
+    let alias_arms = variants.iter().map(|(variant, event)| {
+        quote_spanned! {at(*event)=>
+            name if <#event as ::sillage::Contract>::ALIASES.iter().any(|known| known.0 == name) =>
+                <#event as ::sillage::Contract>::read(version, payload).map(Self::#variant)
+        }
+    });
     let from = variants.iter().map(|(variant, event)| from(ty, variant, event));
     Ok(quote! {
         #[automatically_derived]
@@ -50,6 +56,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             ) -> ::core::result::Result<Self, ::sillage::DecodeError> {
                 match name {
                     #(#read_arms,)*
+                    #(#alias_arms,)*
                     name => ::core::result::Result::Err(::sillage::DecodeError::unknown(name)),
                 }
             }

@@ -34,6 +34,7 @@ use syn::{DeriveInput, Result};
 /// | `topic = "customer"` | where it is published; the name's first part unless said |
 /// | `internal` | it is recorded in a stream and never published |
 /// | `was = OrderCreatedV1` | the type of the version just before: older payloads are read as it and turned by `From` |
+/// | `alias = "order.placed"` | a name it had before: what has it is read as this, by the same versions; may be said for each of several |
 /// | `keyless` | it has no key: ordered with nothing |
 ///
 /// On exactly one field, unless the event is keyless: `#[event(key)]`, the key that orders it. The

@@ -73,7 +73,7 @@ impl Consumer {
     {
         H::Rest::needs(&mut self.needs);
         self.add_topic(<H::Message as Input>::FROM);
-        let handler = Arc::new(Erased::<H, Args>::new(handler));
+        let handler: Arc<dyn AnyHandler> = Arc::new(Erased::<H, Args>::new(handler));
         let Some(name) = <H::Message as Input>::ACCEPTS else {
             if self.any.replace(handler).is_some() {
                 self.errors.push(format!(
@@ -90,12 +90,10 @@ impl Consumer {
                 self.name
             ));
         }
-        if self.handlers.insert(name, handler).is_some() {
-            self.errors.push(format!(
-                "consumer `{}` has two handlers for `{name}`: keep one, or put the other in a \
-                 consumer of its own",
-                self.name
-            ));
+        self.add_handler(name, handler.clone());
+        for (alias, topic) in <H::Message as Input>::ALIASES {
+            self.add_topic(*topic);
+            self.add_handler(alias, handler.clone());
         }
         self
     }
@@ -207,6 +205,16 @@ impl Consumer {
         consumer.handlers.insert(CONTROL_EXPIRED, reactor);
         consumer.instances = true;
         consumer
+    }
+
+    fn add_handler(&mut self, name: &'static str, handler: Arc<dyn AnyHandler>) {
+        if self.handlers.insert(name, handler).is_some() {
+            self.errors.push(format!(
+                "consumer `{}` has two handlers for `{name}`: keep one, or put the other in a \
+                 consumer of its own",
+                self.name
+            ));
+        }
     }
 
     fn add_topic(&mut self, topic: Option<&'static str>) {

@@ -146,6 +146,8 @@ pub trait Input: Sized + Send + 'static {
     const ACCEPTS: Option<&'static str>;
     /// The topic it comes from.
     const FROM: Option<&'static str>;
+    /// Other names it takes, with the topics they come from.
+    const ALIASES: &'static [(&'static str, Option<&'static str>)] = &[];
     /// Reads it from the message.
     fn read(message: &Arc<Message>) -> Result<Self, DecodeError>;
 }
@@ -154,6 +156,7 @@ pub trait Input: Sized + Send + 'static {
 impl<C: Contract> Input for C {
     const ACCEPTS: Option<&'static str> = Some(C::NAME);
     const FROM: Option<&'static str> = C::TOPIC;
+    const ALIASES: &'static [(&'static str, Option<&'static str>)] = C::ALIASES;
     fn read(message: &Arc<Message>) -> Result<Self, DecodeError> {
         <C as Contract>::read(message.version, &message.payload)
     }

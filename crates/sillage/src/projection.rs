@@ -93,7 +93,7 @@ impl<D: Document + Default> Projection<D> {
             let change: Changed<D> = Box::new(move |document| fold(document, &event));
             Ok((id, change))
         };
-        self.fold(E::NAME, Fold::Change(Box::new(change)))
+        self.fold::<E>(Fold::Change(Box::new(change)))
     }
 
     /// Removes the document that the event's key names.
@@ -102,12 +102,16 @@ impl<D: Document + Default> Projection<D> {
             let event = E::read(entry.body.version, &entry.payload)?;
             Ok(event.key().unwrap_or_else(|| Key::of("")))
         };
-        self.fold(E::NAME, Fold::Delete(Box::new(delete)))
+        self.fold::<E>(Fold::Delete(Box::new(delete)))
     }
 
-    fn fold(mut self, name: &'static str, fold: Fold<D>) -> Self {
-        if self.folds.insert(name, Arc::new(fold)).is_some() {
-            self.errors.push(format!("projection `{}` folds `{name}` twice", self.name));
+    fn fold<E: Event>(mut self, fold: Fold<D>) -> Self {
+        let fold = Arc::new(fold);
+        let aliases = E::ALIASES.iter().map(|(alias, _)| *alias);
+        for name in std::iter::once(E::NAME).chain(aliases) {
+            if self.folds.insert(name, fold.clone()).is_some() {
+                self.errors.push(format!("projection `{}` folds `{name}` twice", self.name));
+            }
         }
         self
     }

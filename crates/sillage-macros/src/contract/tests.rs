@@ -166,6 +166,11 @@ fn versions_count_from_one() {
         ("#[event(name = \"a\", version = 0)] struct A;", "0", "versions count from 1"),
         ("#[event(name = \"a\", version = 4294967296)] struct A;", "4294967296", "too large"),
         ("#[event(name = \"a\", version = \"2\")] struct A;", "\"2\"", "expected integer literal"),
+        (
+            "#[event(name = \"a\", alias = \"a\", keyless)] struct A;",
+            "\"a\"",
+            "this is the one it has",
+        ),
         ("#[event(name = \"a\", was = B, keyless)] struct A;", "B", "`version` is at least 2"),
     ]);
 }
@@ -176,10 +181,10 @@ fn an_unknown_argument_is_told_what_was_expected() {
         (
             "#[event(nam = \"a.b\")] struct A;",
             "nam",
-            "unknown argument; expected `name`, `version`, `topic`, `internal`, `keyless`, `was`",
+            "unknown argument; expected `name`, `version`, `topic`, `internal`, `keyless`, `was`, `alias`",
         ),
         ("#[event(name = \"a\", done = B)] struct A;", "done", "unknown argument"),
-        ("#[command(name::x = \"a\")] struct A;", "name::x", "`was`, `done`, `failed`"),
+        ("#[command(name::x = \"a\")] struct A;", "name::x", "`was`, `alias`, `done`, `failed`"),
         ("#[event(name = \"a\")] struct A { #[event(id)] b: u8 }", "id", "expected `key`"),
         ("#[event] struct A;", "event", "parentheses"),
         ("#[event(\"a.b\")] struct A;", "\"a.b\"", "expected"),
