@@ -6,22 +6,19 @@ use metrics::{
     Unit,
 };
 use sillage_kafka::Kafka;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 
 /// The last value of each metric, by its name and labels.
 #[derive(Clone, Debug, Default)]
-struct Values(Arc<Mutex<BTreeMap<String, f64>>>);
+struct Values(Arc<watch::Sender<BTreeMap<String, f64>>>);
 
 #[derive(Debug)]
 struct Value(Values, String);
 
 impl Value {
     fn set(&self, value: f64) {
-        self.0.0.lock().unwrap().insert(self.1.clone(), value);
+        self.0.0.send_modify(|values| drop(values.insert(self.1.clone(), value)));
     }
 }
 
@@ -48,17 +45,10 @@ impl Values {
     }
 
     async fn until(&self, name: &str, is_it: impl Fn(f64) -> bool) {
-        let reached = async {
-            loop {
-                let value = self.0.lock().unwrap().get(name).copied();
-                if value.is_some_and(&is_it) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let reached = tokio::time::timeout(PATIENCE, reached).await;
-        assert!(reached.is_ok(), "{name}: {:?}", self.0.lock().unwrap());
+        let mut values = self.0.subscribe();
+        let reached = values.wait_for(|values| values.get(name).copied().is_some_and(&is_it));
+        let reached = tokio::time::timeout(PATIENCE, reached).await.is_ok();
+        assert!(reached, "{name}: {:?}", self.0.borrow());
     }
 }
 
