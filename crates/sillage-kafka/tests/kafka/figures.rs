@@ -18,7 +18,9 @@ struct Value(Values, String);
 
 impl Value {
     fn set(&self, value: f64) {
-        self.0.0.send_modify(|values| drop(values.insert(self.1.clone(), value)));
+        self.0.0.send_modify(|values| {
+            values.insert(self.1.clone(), value);
+        });
     }
 }
 
