@@ -3,8 +3,8 @@
 //!
 //! *Closed*, everything may run, and calls are counted. Where too large a share of them found the
 //! dependency unavailable it *opens*: nothing runs, for a time. Then it is *half-open*: one call
-//! probes; while calls succeed, twice as many may run at once, until it is closed again. One that
-//! fails opens it anew. (The pattern is Michael Nygard's, *Release It!*, 2007.)
+//! probes, and if it is answered twice as many may run at once, and so on, until it is closed again.
+//! Where more than that share of them fail it opens anew. (The pattern is Michael Nygard's, *Release It!*, 2007.)
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -100,10 +100,12 @@ pub(crate) struct Circuit {
     turn: u64,
     /// Calls and failures of the period, by the part in which they ended.
     counts: VecDeque<(Duration, u32, u32)>,
-    /// Half-open: how many may run at once, how many do, how many have answered.
+    /// Half-open: how many may run at once, how many do; how many of as many have ended, and how
+    /// many of these failed.
     limit: u32,
     running: u32,
-    answered: u32,
+    ended: u32,
+    failed: u32,
 }
 
 impl Circuit {
@@ -115,7 +117,8 @@ impl Circuit {
             counts: VecDeque::new(),
             limit: 0,
             running: 0,
-            answered: 0,
+            ended: 0,
+            failed: 0,
         }
     }
 
@@ -171,10 +174,8 @@ impl Circuit {
             State::Open(_) => false,
             State::HalfOpen => {
                 self.running -= 1;
-                match call {
-                    Call::Unavailable => self.open(now),
-                    Call::Answered => self.ramp(),
-                    Call::Dropped => {}
+                if call != Call::Dropped {
+                    self.ramp(call, now);
                 }
                 true
             }
@@ -211,7 +212,8 @@ impl Circuit {
         self.state = state;
         self.turn += 1;
         self.counts.clear();
-        (self.limit, self.running, self.answered) = (1, 0, 0);
+        (self.limit, self.running) = (1, 0);
+        (self.ended, self.failed) = (0, 0);
     }
 
     fn open(&mut self, now: Duration) {
@@ -222,13 +224,19 @@ impl Circuit {
         self.change(State::HalfOpen);
     }
 
-    /// As many as may run have answered: twice as many may.
-    fn ramp(&mut self) {
-        self.answered += 1;
-        if self.answered < self.limit {
+    /// As many as may run have ended: twice as many may. One that answers nine calls in ten is
+    /// there, so only where more than the share fails it is not.
+    fn ramp(&mut self, call: Call, now: Duration) {
+        self.ended += 1;
+        self.failed += u32::from(call == Call::Unavailable);
+        let is_over = f64::from(self.failed) > self.policy.share * f64::from(self.limit);
+        if is_over || self.failed == self.limit {
+            return self.open(now);
+        }
+        if self.ended < self.limit {
             return;
         }
-        (self.limit, self.answered) = (self.limit * 2, 0);
+        (self.limit, self.ended, self.failed) = (self.limit * 2, 0, 0);
         if self.limit >= RECOVERED {
             self.change(State::Closed);
         }

@@ -64,6 +64,28 @@ fn a_probe_that_fails_opens_it_anew_and_a_dropped_one_is_repeated() {
     assert!(circuit.admits(at(32)));
 }
 
+/// Else one that fails now and then would stay half-open for ever.
+#[test]
+fn it_closes_over_failures_below_its_share() {
+    let mut circuit = Circuit::reopened(POLICY());
+    for round in 0..63 {
+        assert_eq!(circuit.state(at(1)), State::HalfOpen);
+        let failed = round % 8 == 7;
+        call(&mut circuit, if failed { Call::Unavailable } else { Call::Answered }, at(1));
+    }
+    assert_eq!(circuit.state(at(1)), State::Closed);
+}
+
+#[test]
+fn it_opens_anew_where_more_than_its_share_fail() {
+    let mut circuit = Circuit::reopened(POLICY());
+    (0..3).for_each(|_| call(&mut circuit, Call::Answered, at(1)));
+    (0..2).for_each(|_| call(&mut circuit, Call::Unavailable, at(1)));
+    assert_eq!(circuit.state(at(1)), State::HalfOpen, "two of four");
+    call(&mut circuit, Call::Unavailable, at(1));
+    assert_eq!(circuit.state(at(1)), State::Open(at(31)));
+}
+
 #[test]
 fn a_call_from_before_tells_nothing_about_now() {
     let mut circuit = Circuit::new(POLICY());
