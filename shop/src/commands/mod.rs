@@ -8,6 +8,7 @@ mod folder;
 mod gateway;
 mod meter;
 mod place;
+mod replay;
 mod serve;
 mod stand;
 mod tree;
@@ -46,6 +47,8 @@ enum Command {
     Place(place::Place),
     /// Audit a shop: its log, its stock, the gateway's ledger and the letters.
     Verify(verify::Verify),
+    /// Handle history again, and show what would be different.
+    Replay(replay::Replay),
 }
 
 /// Does what the command line says. 0: done; 1: it failed, or an invariant is broken; 2: usage.
@@ -61,6 +64,7 @@ pub async fn run() -> ExitCode {
         Command::Demo(demo) => Box::pin(demo.run()).await,
         Command::Place(place) => Box::pin(place.run()).await.map(|()| true),
         Command::Verify(verify) => Box::pin(verify.run()).await,
+        Command::Replay(replay) => Box::pin(replay.run()).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -25,6 +25,7 @@ fn a_demonstration_holds_and_the_audit_sees_what_is_tampered_with() {
     let verify = ["verify", "--placed-with-seed", "1", "--orders", "40", "--json"];
     let audit = shop(folder.path(), &verify);
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    replay_differs_in_nothing(folder.path());
     let ledger = folder.path().join("data/ledger.jsonl");
     let kept = std::fs::read_to_string(&ledger).unwrap();
     let charge = kept.lines().position(|line| line.starts_with(r#"{"kind":"charge""#)).unwrap();
@@ -35,6 +36,20 @@ fn a_demonstration_holds_and_the_audit_sees_what_is_tampered_with() {
     assert_eq!(audit.status.code(), Some(1));
     let table = String::from_utf8_lossy(&audit.stdout);
     assert!(table.contains("✗ BROKEN: charged − refunded = completed orders"), "{table}");
+}
+
+/// History through the code of today, with stand-ins for the gateway and the mailboxes.
+fn replay_differs_in_nothing(folder: &Path) {
+    for consumer in ["payment", "email/email"] {
+        let replay = shop(folder, &["replay", "--consumer", consumer, "--diff", "--json"]);
+        let told = String::from_utf8_lossy(&replay.stdout);
+        assert!(replay.status.success(), "{consumer}: {told}");
+        let replayed: Value = serde_json::from_slice(&replay.stdout).unwrap();
+        assert!(replayed["handled"].as_u64().unwrap() >= 30, "{consumer}: {told}");
+    }
+    let replay = shop(folder, &["replay", "--consumer", "payment", "--diff", "--key", "nobody"]);
+    let table = String::from_utf8_lossy(&replay.stdout);
+    assert!(table.contains("0 messages") && table.contains("✓ nothing"), "{table}");
 }
 
 #[test]
