@@ -51,24 +51,52 @@ async fn a_failed_check_is_8() {
     let fixture = Fixture::filled().await;
     fixture.run(&["doctor"]).await.fails(8, "checks failed");
     fixture.run(&["consumers", "lag", "--max-messages", "0"]).await.exits(0);
-    let database = fixture.database().await;
-    let payload = serde_json::to_vec(&created("o-2")).unwrap();
-    let outgoing = sillage::admin::Outgoing {
+    let admin = fixture.admin().await;
+    admin.publish(order("o-2")).await.unwrap();
+    let over = ["consumers", "lag", "--max-messages", "0"];
+    fixture.run(&over).await.fails(8, "wait for shop/billing");
+    let late = ["consumers", "lag", "--max-seconds", "0"];
+    fixture.run(&late).await.fails(8, "a message has waited");
+}
+
+fn order(id: &str) -> sillage::admin::Outgoing {
+    sillage::admin::Outgoing {
         name: "order.created".into(),
         version: 1,
         topic: "order".into(),
-        key: Some("o-2".into()),
-        payload,
-    };
-    sillage::admin::Admin::new(database, "test").publish(outgoing).await.unwrap();
-    let over = ["consumers", "lag", "--max-messages", "0"];
-    fixture.run(&over).await.fails(8, "wait for shop/billing");
-    // A watch ends when one is over its limit, and is one JSON value.
+        key: Some(id.into()),
+        payload: serde_json::to_vec(&created(id)).unwrap(),
+    }
+}
+
+/// A watch ends when one is over its limit, and is one JSON value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_with_8_when_a_limit_is_passed() {
+    let fixture = Fixture::filled().await;
+    let admin = fixture.admin().await;
+    admin.publish(order("o-2")).await.unwrap();
     let watch = ["consumers", "lag", "billing", "--watch", "--every", "100ms", "-o", "json"];
-    let watch = [&watch[..], &["--max-seconds", "1"]].concat();
-    let looks = fixture.run(&watch).await.fails(8, "has waited 1s").json();
-    assert!(looks.as_array().unwrap().len() > 1);
-    assert_eq!(looks[0][0]["lag"], 1);
+    let mut watch = fixture.command(&[&watch[..], &["--max-messages", "1"]].concat());
+    let mut child = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let first = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        while !text.contains("lag") {
+            assert!(out.read_line(&mut text).unwrap() > 0, "{text}");
+        }
+        (out, text)
+    });
+    let (mut out, mut text) = first.await.unwrap();
+    admin.publish(order("o-3")).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || {
+        out.read_to_string(&mut text).unwrap();
+        (child.wait_with_output().unwrap(), text)
+    });
+    let (ended, text) = ended.await.unwrap();
+    assert_eq!(ended.status.code(), Some(8));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("2 messages wait for shop/billing"));
+    let looks: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!((&looks[0][0]["lag"], &looks.last().unwrap()[0]["lag"]), (&1.into(), &2.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
