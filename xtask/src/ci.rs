@@ -1,6 +1,6 @@
 //! Everything a change has to pass. A step that fails does not keep the later ones from running.
 
-use crate::{brokers, examples, process, test, tidy};
+use crate::{examples, pairs, process, test, tidy};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const STEPS: [Step; 8] = [
     Step { name: "tests", run: test::targets },
     Step { name: "doctests", run: test::docs },
     Step { name: "examples", run: examples::run },
-    Step { name: "brokers", run: brokers::short },
+    Step { name: "pairs", run: pairs::short },
     // A process of its own: it ends what it started when it is interrupted.
     Step { name: "faults", run: || process::run(process::cargo("xtask faults --short")) },
 ];

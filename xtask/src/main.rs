@@ -4,11 +4,11 @@
 #![allow(clippy::print_stdout)] // a command-line program: standard output is its result
 
 mod bench;
-mod brokers;
 mod ci;
 mod examples;
 mod faults;
 mod gate;
+mod pairs;
 mod planted;
 mod process;
 mod services;
@@ -37,8 +37,8 @@ enum Task {
     Faults(faults::Faults),
     /// Plant bugs in a copy of the source; tests on real servers have to find each
     Planted(planted::Planted),
-    /// The shop on every broker, with the same totals for the same seed
-    Brokers(brokers::Brokers),
+    /// The shop on every database with every broker: the same totals for the same seed
+    Pairs(pairs::Pairs),
     /// What Sillage costs, against limits that hold on any machine
     Bench(bench::Bench),
     /// The long forms of everything; writes `docs/gate.md`
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
         Task::Planted(planted) => planted::run(&planted),
-        Task::Brokers(brokers) => brokers::run(&brokers),
+        Task::Pairs(pairs) => pairs::run(&pairs),
         Task::Bench(bench) => bench::run(&bench),
         Task::Gate(gate) => gate::run(&gate),
         Task::Services(services) => services::run(&services),

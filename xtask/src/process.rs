@@ -37,8 +37,11 @@ pub(crate) fn rustc(arguments: &str) -> Command {
     command
 }
 
-/// A program of the repository, with `arguments` separated by spaces.
+/// A program of the repository, with `arguments` separated by spaces. What is in `target` is where
+/// cargo builds it.
 pub(crate) fn program(path: &str, arguments: &str) -> Command {
+    let elsewhere = path.strip_prefix("target/").zip(std::env::var_os("CARGO_TARGET_DIR"));
+    let path = elsewhere.map_or(path.into(), |(inside, target)| Path::new(&target).join(inside));
     let mut command = Command::new(root().join(path));
     command.args(arguments.split_whitespace()).current_dir(root());
     command

@@ -167,6 +167,15 @@ pub(crate) fn up(services: &[Service]) -> Result<Vec<(Service, String)>> {
     services.iter().map(|service| Ok((*service, service.url()?))).collect()
 }
 
+/// The plain addresses of servers: the user's own where a variable names one, else ours, which are
+/// started.
+pub(crate) fn at_hand(services: &[Service]) -> Result<Vec<String>> {
+    let is_ours = |service: &Service| for_tests::given(*service).is_none();
+    up(&services.iter().copied().filter(is_ours).collect::<Vec<_>>())?;
+    let url = |service: &Service| for_tests::given(*service).map_or_else(|| service.url(), Ok);
+    services.iter().map(url).collect()
+}
+
 /// Starts them and what they need at the same time; what became of each.
 fn start_each(services: &[Service]) -> Vec<(Service, Result<()>)> {
     let all = with_needs(services).into_iter();

@@ -31,7 +31,7 @@ struct Use {
 impl ForTests {
     /// Brings up those that the user has not: a variable that is set wins. Says which cannot be had.
     pub(crate) fn up(services: &[Service]) -> Self {
-        let ours = services.iter().filter(|service| !is_given(**service));
+        let ours = services.iter().filter(|service| given(**service).is_none());
         let mut uses: Vec<Use> =
             ours.filter_map(|service| told(*service, hold(*service))).collect();
         let held: Vec<Service> = uses.iter().map(|held| held.service).collect();
@@ -79,10 +79,10 @@ pub(super) fn unwant(place: &Place) {
     let _ = std::fs::remove_file(place.path(WANTED)); // it was not wanted
 }
 
-/// Whether the user says where it is.
-fn is_given(service: Service) -> bool {
+/// Where it is, if the user says so.
+pub(super) fn given(service: Service) -> Option<String> {
     let variables = service.variables().unwrap_or_default();
-    variables.first().is_some_and(|plain| env::var_os(plain.name).is_some())
+    env::var(variables.first()?.name).ok()
 }
 
 fn hold(service: Service) -> Result<Use> {
