@@ -7,8 +7,10 @@ use std::path::Path;
 use uuid::Uuid;
 
 /// Each with the version it makes.
-const MIGRATIONS: [(u32, &str); 1] =
-    [(1, include_str!("../migrations/0001_log_and_documents.sql"))];
+const MIGRATIONS: [(u32, &str); 2] = [
+    (1, include_str!("../migrations/0001_log_and_documents.sql")),
+    (2, include_str!("../migrations/0002_sagas.sql")),
+];
 
 /// The version this software knows.
 const KNOWN: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

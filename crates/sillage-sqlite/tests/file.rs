@@ -326,12 +326,19 @@ async fn views_show_documents_to_people() {
     };
     let timer = format!(r#"{{"token":"t-1","message":{}}}"#, to_json(&message("m")).unwrap());
     let due = Some(Sort::Text("2026-01-01T00:15:00.000000Z".into()));
+    let saga = r#"{"process":"order/checkout","version":2,"key":"o-1","status":"stuck",
+        "correlation_id":"flow","started":"2026-01-01T00:00:00.000000Z",
+        "updated":"2026-01-01T00:15:00.000000Z","memory":{"version":2,"why":"not in time",
+        "state":{},"history":[{"step":"reserve"},{"step":"ship","progress":"stuck",
+        "because":"saga.deadline"}],"data":{"total":5}}}"#;
     let batch = vec![
         parked("a", false),
         parked("b", true),
         put("parked_keys", "not JSON", None, &b"\xff"[..]),
         put("timers", "order/due", due, timer),
         put("checkpoints", "shop/relay", None, r#"{"position":42}"#),
+        put("sagas", "order/checkout/o-1", None, saga),
+        put("sagas", "broken", None, "no JSON"),
         append("1"),
     ];
     assert!(database.commit(batch).await.iter().all(Result::is_ok));
@@ -348,6 +355,12 @@ async fn views_show_documents_to_people() {
         ["2026-01-01T00:15:00.000000Z order/due t-1 order.created o-1 flow"]
     );
     assert_eq!(lines("SELECT reader || ' ' || position FROM checkpoints"), ["shop/relay 42"]);
+    let sql = "SELECT concat_ws(' ', id, saga, definition, key, why, step, progress, because, started, \
+               updated, correlation_id, memory) FROM sagas WHERE status = 'stuck'";
+    let stuck = "order/checkout/o-1 order/checkout 2 o-1 not in time ship stuck saga.deadline \
+                 2026-01-01T00:00:00.000000Z 2026-01-01T00:15:00.000000Z flow {\"total\":5}";
+    assert_eq!(lines(sql), [stuck]);
+    assert_eq!(lines("SELECT id FROM sagas ORDER BY id"), ["broken", "order/checkout/o-1"]);
     assert_eq!(
         lines("SELECT concat_ws(' ', position, stream, stream_version, name) FROM entries"),
         ["1 order-1 1 order.created"]

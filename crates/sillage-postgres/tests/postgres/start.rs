@@ -152,8 +152,15 @@ fn views_show_what_people_look_for() {
             sort: None,
             body: body.into(),
         };
+        let saga = r#"{"process":"order/checkout","version":2,"key":"o-1","status":"stuck",
+            "correlation_id":"flow","started":"2026-01-01T00:00:00.000000Z",
+            "updated":"2026-01-01T00:15:00.000000Z","memory":{"version":2,"why":"not in time",
+            "state":{},"history":[{"step":"reserve"},{"step":"ship","progress":"stuck",
+            "because":"saga.deadline"}],"data":{"total":5}}}"#;
         let all = [
             append(None, "1"),
+            put("sagas", "order/checkout/o-1", saga),
+            put("sagas", "broken", "no json"),
             put("checkpoints", "order/orders@1", r#"{"position":1}"#),
             put("parked_keys", "k", r#"{"consumer":"a/b","dead":true,"attempts":3}"#),
             put("parked_keys", "alive", r#"{"consumer":"a/b","dead":false}"#),
@@ -171,6 +178,14 @@ fn views_show_what_people_look_for() {
             ("SELECT count(*) FROM @@.parked_keys", 3),
             ("SELECT count(*) FROM @@.timers WHERE name = 'order.due' AND token = 'x'", 1),
             ("SELECT count(*) FROM @@.timers", 2),
+            (
+                "SELECT count(*) FROM @@.sagas WHERE saga = 'order/checkout' AND status = 'stuck' \
+                 AND (definition, key, why) = (2, 'o-1', 'not in time') AND memory ->> 'total' = '5' \
+                 AND (step, progress, because) = ('ship', 'stuck', 'saga.deadline') \
+                 AND started < updated AND correlation_id = 'flow'",
+                1,
+            ),
+            ("SELECT count(*) FROM @@.sagas", 2),
         ] {
             assert_eq!(schema.number(&mut shell, count).await, expected, "{count}");
         }
