@@ -1,15 +1,18 @@
 //! Which services run in a process, and what they need.
 
 use crate::{
-    analytics, customer,
+    analytics,
+    audit::Orders,
+    customer,
     email::{self, Mailer},
     gateway::Gateway,
     inventory,
     order::{self, PaymentTerm},
     payment, shipping,
 };
+use anyhow::ensure;
 use clap::ValueEnum;
-use sillage::{App, Service};
+use sillage::{App, Service, admin::Admin};
 
 /// A service of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,6 +73,35 @@ impl Part {
             Part::Analytics => analytics::service(),
         }
     }
+}
+
+/// Whether this flow can take over what is in the database.
+///
+/// # Errors
+/// Orders were placed in the other flow: those that are open would never end, as nobody would hear
+/// what they wait for, and the saga would begin anew with those that have ended.
+pub async fn check_flow(admin: &Admin, flow: Flow) -> anyhow::Result<()> {
+    let manifests = admin.manifests().await?;
+    let Some(order) = manifests.iter().find(|of| of["service"] == "order") else { return Ok(()) };
+    let is_led = order["sagas"].as_array().is_some_and(|sagas| !sagas.is_empty());
+    let (before, word) = if is_led {
+        (Flow::Orchestration, "orchestration")
+    } else {
+        (Flow::Choreography, "choreography")
+    };
+    if before == flow {
+        return Ok(());
+    }
+    let mut orders = Orders::default();
+    orders.catch_up(std::slice::from_ref(admin.database())).await?;
+    let (all, open) = (orders.stories.len(), orders.open());
+    ensure!(
+        all == 0,
+        "this shop runs in {word}: of its {all} orders {open} are open, and in the other flow nobody \
+         would end them. Start it with `--flow {word}`, which finishes them; the other flow takes a \
+         database of its own, as by `--data` or `--database`"
+    );
+    Ok(())
 }
 
 /// The app with these services in it.

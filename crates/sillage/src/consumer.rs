@@ -39,7 +39,7 @@ pub struct Consumer {
 }
 
 /// A broker may bring a message again for so long, at least: producers that were cut off, backups.
-const HORIZON: Duration = Duration::from_secs(14 * 24 * 3600);
+pub(crate) const HORIZON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Consumer {
     /// A consumer of that name; a service adds its own name in front.
@@ -201,6 +201,10 @@ impl Consumer {
         for (name, topic) in process.inputs() {
             consumer.add_topic(topic);
             consumer.handlers.insert(name, reactor.clone());
+        }
+        for (alias, _, topic) in process.aliases() {
+            consumer.add_topic(*topic);
+            consumer.add_handler(alias, reactor.clone());
         }
         consumer.handlers.insert(CONTROL_EXPIRED, reactor);
         consumer.instances = true;

@@ -44,7 +44,10 @@ pub(crate) use reactor::{CONTROL_EXPIRED, Reactor, control, control_topic};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sillage_core::{Contract, Effects, Failure, Key, Message};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What an instance of a process manager or a saga remembers.
 #[diagnostic::on_unimplemented(
@@ -110,6 +113,14 @@ impl<S> Reaction<S> {
     }
 }
 
+/// A name that a contract had before: the alias, the name, and the topic it came on.
+pub(crate) type Alias = (&'static str, &'static str, Option<&'static str>);
+
+/// The names that a contract had before.
+pub(crate) fn aliases<C: Contract>() -> impl Iterator<Item = Alias> {
+    C::ALIASES.iter().map(|(alias, topic)| (*alias, C::NAME, *topic))
+}
+
 /// What an instance is at, as a word, and its version.
 pub(crate) type StatusOf<S> = fn(&S) -> (&'static str, u32);
 
@@ -120,6 +131,7 @@ pub struct Process<S> {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
     pub(crate) reactions: BTreeMap<&'static str, Reaction<S>>,
+    pub(crate) aliases: BTreeSet<Alias>,
     pub(crate) errors: Vec<String>,
     /// Keeps instances that have ended, with this word for what they are at: a saga.
     pub(crate) saga: Option<StatusOf<S>>,
@@ -129,8 +141,8 @@ pub struct Process<S> {
 impl<S: Memory> Process<S> {
     /// A process manager of that name; the version is stored with each instance.
     pub fn new(name: &'static str, version: u32) -> Self {
-        let (reactions, errors) = (BTreeMap::new(), vec![]);
-        Process { name, version, reactions, errors, saga: None, last: None }
+        let (reactions, aliases) = (BTreeMap::new(), BTreeSet::new());
+        Process { name, version, reactions, aliases, errors: vec![], saga: None, last: None }
     }
 
     /// Begins an instance: its memory, and effects. The same event again changes nothing.
@@ -214,6 +226,7 @@ impl<S: Memory> Process<S> {
 
     fn reaction<E: Contract>(&mut self) -> &mut Reaction<S> {
         self.last = Some(E::NAME);
+        self.aliases.extend(aliases::<E>());
         if E::TOPIC.is_none() {
             self.errors.push(format!(
                 "process `{}` reacts to `{}`, which has no topic: nothing would ever come",
@@ -238,6 +251,8 @@ pub(crate) trait AnyProcess: Send + Sync {
     fn errors(&self) -> &[String];
     /// What it reacts to, with the topics.
     fn inputs(&self) -> Vec<(&'static str, Option<&'static str>)>;
+    /// What of that had other names before.
+    fn aliases(&self) -> &BTreeSet<Alias>;
     fn route(&self, message: &Message) -> Result<Route, Failure>;
     fn missing(&self, name: &str) -> Missing;
     fn begin(&self, message: &Message, about: &About<'_>) -> Result<Reacted, Failure>;
@@ -291,6 +306,10 @@ impl<S: Memory> AnyProcess for Process<S> {
 
     fn inputs(&self) -> Vec<(&'static str, Option<&'static str>)> {
         self.reactions.iter().map(|(name, reaction)| (*name, reaction.topic)).collect()
+    }
+
+    fn aliases(&self) -> &BTreeSet<Alias> {
+        &self.aliases
     }
 
     fn route(&self, message: &Message) -> Result<Route, Failure> {

@@ -69,10 +69,15 @@ pub use machine::{Kind, Progress, Status};
 pub use run::Moment;
 pub use shape::{Asks, SagaShape, StepShape};
 
-use crate::process::{Memory, read};
+use crate::process::{Alias, Memory, aliases, read};
 use definition::{Asked, Begin, Definition, Fold, Heard, KeyOf, Make, Migrate, Only, Step};
 use sillage_core::{Answered, Contract, Effects, Event, Key, send};
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long an answer is waited for, unless said.
 const WITHIN: Duration = Duration::from_secs(15 * 60);
@@ -103,6 +108,7 @@ pub struct Saga<S, Phase = Finished> {
     keys: BTreeMap<&'static str, KeyOf>,
     ends: Option<(Make<S>, Make<S>)>,
     older: Vec<(Arc<dyn definition::AnyDefinition>, Option<Migrate>)>,
+    aliases: BTreeSet<Alias>,
     errors: Vec<String>,
     phase: PhantomData<fn(Phase)>,
 }
@@ -130,12 +136,18 @@ pub trait Undo {
     #[doc(hidden)]
     fn asked() -> Option<Asked>;
     #[doc(hidden)]
+    fn aliases() -> Vec<Alias>;
+    #[doc(hidden)]
     fn effects(self) -> Effects;
 }
 
 impl<C: Answered> Undo for C {
     fn asked() -> Option<Asked> {
         Some(asked::<C>())
+    }
+
+    fn aliases() -> Vec<Alias> {
+        renamed::<C>()
     }
 
     fn effects(self) -> Effects {
@@ -149,6 +161,10 @@ pub struct NoUndo;
 impl Undo for NoUndo {
     fn asked() -> Option<Asked> {
         None
+    }
+
+    fn aliases() -> Vec<Alias> {
+        vec![]
     }
 
     fn effects(self) -> Effects {
@@ -169,6 +185,11 @@ fn asked<C: Answered>() -> Asked {
     }
 }
 
+/// The names that a command and its answers had before.
+fn renamed<C: Answered>() -> Vec<Alias> {
+    aliases::<C>().chain(aliases::<C::Done>()).chain(aliases::<C::Failed>()).collect()
+}
+
 impl<S: Memory> Saga<S> {
     /// A saga of that name. The version is pinned to each instance; a change of the steps takes a
     /// new one.
@@ -183,6 +204,7 @@ impl<S: Memory> Saga<S> {
             keys: BTreeMap::new(),
             ends: None,
             older: vec![],
+            aliases: BTreeSet::new(),
             errors: vec![],
             phase: PhantomData,
         }
@@ -236,6 +258,7 @@ impl<S: Memory> Saga<S> {
             completed,
             compensated,
             older: self.older,
+            aliases: self.aliases,
             errors: self.errors,
         }
     }
@@ -249,6 +272,7 @@ impl<S: Memory> Saga<S, Unstarted> {
     ) -> Saga<S, Undoable> {
         let begin: Begin<S> = Box::new(move |message| Ok(start(&read::<E>(message)?)));
         self.start = Some(((E::NAME, E::TOPIC), begin));
+        self.aliases.extend(aliases::<E>());
         self.into_phase()
     }
 }
@@ -306,6 +330,7 @@ impl<S: Memory> Saga<S, Undoable> {
             only: BTreeMap::new(),
         };
         self.steps.push(step);
+        self.aliases.extend(renamed::<C>().into_iter().chain(U::aliases()));
         self
     }
 }
@@ -323,9 +348,10 @@ impl<S: Memory> Saga<S, Forward> {
 
 impl<S: Memory, P> Saga<S, P> {
     fn into_phase<Q>(self) -> Saga<S, Q> {
-        let Saga { name, version, start, steps, folds, keys, ends, older, errors, .. } = self;
+        let Saga { name, version, start, steps, folds, keys, ends, older, aliases, errors, .. } =
+            self;
         let phase = PhantomData;
-        Saga { name, version, start, steps, folds, keys, ends, older, errors, phase }
+        Saga { name, version, start, steps, folds, keys, ends, older, aliases, errors, phase }
     }
 
     fn next_stage(&self) -> usize {
@@ -351,6 +377,7 @@ impl<S: Memory, P> Saga<S, P> {
             only: BTreeMap::new(),
         };
         self.steps.push(step);
+        self.aliases.extend(renamed::<C>());
         self
     }
 }

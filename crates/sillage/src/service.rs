@@ -40,16 +40,18 @@ pub struct Service {
     pub(crate) breakers: BTreeMap<Text, Breaker>,
     pub(crate) rates: BTreeMap<Text, Rate>,
     pub(crate) sagas: Vec<SagaShape>,
+    /// What the sagas' events and commands were called before, and are called now.
+    pub(crate) renamed: BTreeMap<&'static str, &'static str>,
 }
 
 impl Service {
     /// A service of that name: lower-case letters, digits, `-` and `_`.
     pub fn new(name: &'static str) -> Self {
         let (consumers, projections, follows) = (vec![], vec![], vec![]);
-        let (breakers, rates) = (BTreeMap::new(), BTreeMap::new());
+        let (breakers, rates, renamed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let states = States::default();
         let sagas = vec![];
-        Service { name, states, consumers, projections, follows, breakers, rates, sagas }
+        Service { name, states, consumers, projections, follows, breakers, rates, sagas, renamed }
     }
 
     /// Stops calls to a dependency that is not there: by the name that handlers say with
@@ -101,8 +103,9 @@ impl Service {
 
     /// A saga: it runs as a consumer of its name.
     pub fn saga<S: Memory>(mut self, saga: Saga<S>) -> Self {
-        let Compiled { process, shapes } = compile(saga);
+        let Compiled { process, shapes, renamed } = compile(saga);
         self.sagas.extend(shapes);
+        self.renamed.extend(renamed.into_iter().map(|(alias, name, _)| (alias, name)));
         self.process(process)
     }
 

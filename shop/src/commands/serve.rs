@@ -47,7 +47,7 @@ pub(super) struct Outside {
     #[arg(long, value_name = "SECONDS", default_value_t = PaymentTerm::default().0.as_secs())]
     pub(super) unpaid_after: u64,
     /// Who says what comes next: nobody, or a saga. All processes of a shop say the same, from the
-    /// first order on.
+    /// first order on: it is refused to change it then.
     #[arg(long, value_enum, default_value_t)]
     pub(super) flow: Flow,
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     http, inventory,
-    parts::{Needs, Part, assemble},
+    parts::{Needs, Part, assemble, check_flow},
 };
 use anyhow::Context as _;
-use sillage::{App, Broker, Database, Running};
+use sillage::{App, Broker, Database, Running, admin::Admin};
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ impl Stand {
         needs: &Needs,
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
+        check_flow(&Admin::new(database.clone(), "shop"), needs.flow).await?;
         let running = assemble(App::new(database).broker(broker), parts, needs).start().await?;
         if parts.contains(&Part::Inventory) {
             let filled = inventory::fill_shelves(&running.service("inventory")).await;

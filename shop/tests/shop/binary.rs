@@ -26,6 +26,11 @@ fn a_demonstration_holds_and_the_audit_sees_what_is_tampered_with() {
     let audit = shop(folder.path(), &verify);
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
     replay_differs_in_nothing(folder.path());
+    let other_flow = ["serve", "--listen", "127.0.0.1:0", "--flow", "orchestration"];
+    let refused = shop(folder.path(), &other_flow);
+    assert_eq!(refused.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(errors.contains("runs in choreography: of its 40 orders 0 are open"), "{errors}");
     let ledger = folder.path().join("data/ledger.jsonl");
     let kept = std::fs::read_to_string(&ledger).unwrap();
     let charge = kept.lines().position(|line| line.starts_with(r#"{"kind":"charge""#)).unwrap();

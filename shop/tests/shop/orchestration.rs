@@ -1,7 +1,12 @@
 //! The same paths with the checkout in charge, and dunning, in virtual time.
 
 use crate::world::{World, names};
-use shop::{gateway::Faults, money::Card, order::Status, parts::Flow};
+use shop::{
+    gateway::Faults,
+    money::Card,
+    order::Status,
+    parts::{Flow, check_flow},
+};
 use sillage::{Clock as _, Filter, Position, mins, saga::Status as Saga, secs};
 
 async fn world() -> World {
@@ -94,6 +99,28 @@ async fn a_dead_letter_at_a_participant_is_undone_behind_it_when_it_is_sent_back
     let report = world.settled().await;
     assert_eq!(report.charged, report.refunded);
     assert_eq!(ended(&world).await, Saga::Compensated);
+}
+
+/// Nobody would hear what open orders wait for, and the saga would charge again for those that have
+/// ended.
+#[tokio::test(start_paused = true)]
+async fn a_shop_with_orders_does_not_change_its_flow() {
+    for (before, after) in
+        [(Flow::Choreography, Flow::Orchestration), (Flow::Orchestration, Flow::Choreography)]
+    {
+        let world = World::of(before).await;
+        check_flow(&world.admin(), after).await.unwrap();
+        world.register().await;
+        world.gateway_down(true).await;
+        let order = world.place("o", &["bell"], Card::accepted()).await;
+        check_flow(&world.admin(), before).await.unwrap();
+        let refused = check_flow(&world.admin(), after).await.unwrap_err().to_string();
+        assert!(refused.contains("of its 1 orders 1 are open"), "{refused}");
+        world.gateway_down(false).await;
+        world.until(order, Status::Completed).await;
+        let refused = check_flow(&world.admin(), after).await.unwrap_err().to_string();
+        assert!(refused.contains("of its 1 orders 0 are open"), "{refused}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

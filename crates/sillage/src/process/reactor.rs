@@ -15,7 +15,7 @@ use sillage_core::{
     Condition, Draft, Due, Effect, Effects, Failure, Key, Message, Sort, Text, Timestamp, Version,
     Write, from_json, to_json,
 };
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio_util::sync::ReusableBoxFuture;
 
 /// What an instance that has not begun is at.
@@ -61,7 +61,7 @@ impl Reactor {
     }
 
     async fn handle(self, context: &Context) -> Result<Outcome, Failure> {
-        let message = context.message();
+        let message = &*known(&*self.process, context.message());
         let key = match (self.process.route(message)?, &message.key) {
             (Route::Start(key) | Route::Continue(key) | Route::Stop(key), _) => key,
             (Route::Ignore, Some(key)) if *message.name == *CONTROL_EXPIRED => key.clone(),
@@ -75,6 +75,14 @@ impl Reactor {
         let turn =
             Turn { process: &*self.process, service: context.service(), message, key, place };
         turn.take(&process, found, version)
+    }
+}
+
+/// A message under the name that it has now, where it was renamed.
+fn known<'a>(process: &dyn AnyProcess, message: &'a Message) -> Cow<'a, Message> {
+    match process.aliases().iter().find(|(alias, ..)| *alias == &*message.name) {
+        Some((_, name, _)) => Cow::Owned(Message { name: (*name).into(), ..message.clone() }),
+        None => Cow::Borrowed(message),
     }
 }
 
@@ -161,6 +169,7 @@ impl Turn<'_> {
         self.keep(&mut instance, reacted, &mut outcome)?;
         for early in waiting {
             let message = from_json(early.message.get().as_bytes())?;
+            let message = known(self.process, &message);
             self.react(&mut instance, &message, None, &mut outcome)?;
         }
         Ok(Some(outcome))

@@ -6,14 +6,16 @@ use super::{
     run::Run,
     shape::SagaShape,
 };
-use crate::process::{Memory, Missing, Process, Reaction};
+use crate::process::{Alias, Memory, Missing, Process, Reaction};
 use sillage_core::{Failure, Message};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A saga as the service keeps it: what runs it, and all versions of its definition.
 pub(crate) struct Compiled {
     pub(crate) process: Process<Run>,
     pub(crate) shapes: Vec<SagaShape>,
+    /// Events and commands that had other names, under which definitions may be stored.
+    pub(crate) renamed: BTreeSet<Alias>,
 }
 
 pub(crate) fn compile<S: Memory>(saga: Saga<S>) -> Compiled {
@@ -28,13 +30,17 @@ pub(crate) fn compile<S: Memory>(saga: Saga<S>) -> Compiled {
     let versions: Arc<[Arc<dyn AnyDefinition>]> = versions.into();
     begins(&mut process, &newest);
     let answers = versions.iter().flat_map(|version| version.inputs());
-    for (event, topic) in answers.collect::<std::collections::BTreeSet<_>>() {
+    for (event, topic) in answers.collect::<BTreeSet<_>>() {
         goes_on(&mut process, &versions, event, topic);
     }
     for event in CONTROLS {
         goes_on(&mut process, &versions, event, None);
     }
-    Compiled { process, shapes }
+    let renamed: BTreeSet<Alias> =
+        versions.iter().flat_map(|version| version.aliases().clone()).collect();
+    let is_heard = |(_, name, _): &&Alias| process.reactions.contains_key(name);
+    process.aliases = renamed.iter().filter(is_heard).copied().collect();
+    Compiled { process, shapes, renamed }
 }
 
 fn begins(process: &mut Process<Run>, newest: &Arc<dyn AnyDefinition>) {

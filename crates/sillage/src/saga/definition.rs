@@ -6,12 +6,16 @@ use super::{
     shape::{Asks, SagaShape, StepShape},
 };
 use crate::{
-    process::{About, control},
+    process::{About, Alias, control},
     runtime::operation,
 };
 use serde_json::value::RawValue;
 use sillage_core::{Due, Effect, Effects, Failure, Key, Message};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) type Make<S> = Box<dyn Fn(&S) -> Effects + Send + Sync>;
 pub(crate) type Begin<S> = Box<dyn Fn(&Message) -> Result<S, Failure> + Send + Sync>;
@@ -78,6 +82,7 @@ pub(crate) struct Definition<S> {
     pub(crate) compensated: Make<S>,
     /// Versions whose instances end as they began, or are brought over where that can be.
     pub(crate) older: Vec<(Arc<dyn AnyDefinition>, Option<Migrate>)>,
+    pub(crate) aliases: BTreeSet<Alias>,
     pub(crate) errors: Vec<String>,
 }
 
@@ -89,6 +94,8 @@ pub(crate) trait AnyDefinition: Send + Sync {
     fn start(&self) -> Heard;
     /// The events that answer its steps, with their topics.
     fn inputs(&self) -> Vec<Heard>;
+    /// The names that its events and commands had before.
+    fn aliases(&self) -> &BTreeSet<Alias>;
     /// The key of an event whose own key does not name the instance.
     fn key(&self, message: &Message) -> Option<Result<Key, Failure>>;
     fn older(&self) -> Vec<Arc<dyn AnyDefinition>>;
@@ -309,6 +316,10 @@ impl<S: crate::process::Memory> AnyDefinition for Definition<S> {
     fn inputs(&self) -> Vec<Heard> {
         let answers = self.steps.iter().flat_map(Step::answers);
         answers.map(|(name, topic, _)| (name, topic)).collect()
+    }
+
+    fn aliases(&self) -> &BTreeSet<Alias> {
+        &self.aliases
     }
 
     fn key(&self, message: &Message) -> Option<Result<Key, Failure>> {

@@ -3,6 +3,7 @@
 use super::machine::Kind;
 use serde::{Deserialize, Serialize};
 use sillage_core::Text;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A saga's definition, as its app declared it.
@@ -50,6 +51,22 @@ pub struct Asks {
 }
 
 impl SagaShape {
+    /// The same with what events and commands are called now, where they had other names.
+    pub(crate) fn renamed(&self, names: &BTreeMap<&'static str, &'static str>) -> SagaShape {
+        let now =
+            |name: &Text| names.get(&**name).map_or_else(|| name.clone(), |now| (*now).into());
+        let asks = |asks: &Asks| Asks {
+            command: now(&asks.command),
+            done: now(&asks.done),
+            failed: asks.failed.as_ref().map(now),
+        };
+        let mut shape = SagaShape { start: now(&self.start), ..self.clone() };
+        for step in &mut shape.steps {
+            (step.asks, step.undo) = (asks(&step.asks), step.undo.as_ref().map(asks));
+        }
+        shape
+    }
+
     /// The same for the same steps, however long they may take: what must not change under a
     /// version.
     pub fn fingerprint(&self) -> String {
