@@ -20,7 +20,7 @@ mod start;
 use crate::{
     clock::SystemClock,
     projection::{Progress, View},
-    runtime::health::Vital,
+    runtime::{health::Vital, pruning::KEPT},
     service::{Service, ServiceHandle},
 };
 use sillage_core::{Broker, Clock, Database, Document};
@@ -44,6 +44,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     services: Vec<Service>,
     drain_limit: Duration,
+    keep_ended: Duration,
 }
 
 /// What an app was given.
@@ -68,6 +69,7 @@ impl App {
             clock: Arc::new(SystemClock),
             services: vec![],
             drain_limit: DRAIN,
+            keep_ended: KEPT,
         }
     }
 
@@ -96,6 +98,14 @@ impl App {
     /// How long handlers may go on when the app is told to stop; 25 s unless said.
     pub fn drain_limit(mut self, limit: Duration) -> Self {
         self.drain_limit = limit;
+        self
+    }
+
+    /// How long what has ended is kept: instances of sagas, and records of answers to nobody; 30
+    /// days unless said. Tombstones, which drop a command that comes after its undo, stay as long,
+    /// which is why less than 14 days are refused: so long a broker may bring a message again.
+    pub fn keep_ended(mut self, kept: Duration) -> Self {
+        self.keep_ended = kept;
         self
     }
 

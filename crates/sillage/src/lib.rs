@@ -9,6 +9,7 @@ mod decider;
 mod handler;
 mod log_broker;
 mod names;
+mod observe;
 mod prefix;
 mod process;
 mod projection;

@@ -12,6 +12,7 @@ pub(crate) mod member;
 pub(crate) mod operation;
 pub(crate) mod outlet;
 pub(crate) mod parking;
+pub(crate) mod pruning;
 pub(crate) mod rate;
 pub(crate) mod relay;
 pub(crate) mod retry;

@@ -1,7 +1,10 @@
 //! Everything that can be checked before the first message: names, needs, what the broker can do.
 
 use super::{App, StartError};
-use crate::{consumer::Consumer, service::Service};
+use crate::{
+    consumer::{Consumer, HORIZON},
+    service::Service,
+};
 use std::collections::HashSet;
 
 impl App {
@@ -20,6 +23,13 @@ impl App {
             check_free("service", service.name, "broker", &mut errors);
             self.check_service(service, &mut errors);
             check_dependencies(service, &mut errors);
+        }
+        if self.keep_ended < HORIZON {
+            errors.push(
+                "`.keep_ended(…)` below 14 days: a broker may bring a command again when nobody \
+                 remembers that it was undone"
+                    .to_owned(),
+            );
         }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
     }

@@ -9,6 +9,7 @@ use crate::{
     consumer::Consumer,
     handler::Shared,
     names,
+    observe::Census,
     projection::{self, AnyProjection, Keeper, Progress, identity},
     runtime::{
         committer::Committer,
@@ -16,6 +17,7 @@ use crate::{
         health::Vital,
         member::{Control, Means, Member},
         outlet::Outlet,
+        pruning::Pruner,
         timers::{Gate, GateState, Pump},
     },
     service::{Service, ServiceHandle},
@@ -41,6 +43,11 @@ pub(super) struct Building {
     pub(super) clock: Arc<dyn Clock>,
     stop: CancellationToken,
     drain_limit: Duration,
+    keep_ended: Duration,
+    /// Services that have parts here: what they keep is pruned.
+    keepers: Vec<Text>,
+    /// `service/saga`: they are counted.
+    sagas: Vec<Text>,
     tasks: JoinSet<()>,
     handles: HashMap<&'static str, ServiceHandle>,
     views: Vec<(&'static str, Arc<Progress>)>,
@@ -79,6 +86,9 @@ impl App {
             clock: self.clock,
             stop: CancellationToken::new(),
             drain_limit: self.drain_limit,
+            keep_ended: self.keep_ended,
+            keepers: vec![],
+            sagas: vec![],
             tasks: JoinSet::new(),
             handles: HashMap::new(),
             views: vec![],
@@ -120,6 +130,9 @@ impl Building {
         let name = service.name;
         self.definitions(&service).await?;
         self.manifest(&service)?;
+        self.keepers.extend((!service.consumers.is_empty()).then(|| name.into()));
+        let sagas: BTreeSet<_> = service.sagas.iter().map(|saga| saga.name.clone()).collect();
+        self.sagas.extend(sagas.iter().map(|saga| names::part(name, saga)));
         let mut progress = vec![];
         for projection in &service.projections {
             progress.extend(self.projection(&service, projection.clone()).await?);
@@ -307,6 +320,20 @@ impl Building {
                 stop: self.stop.clone(),
             };
             self.tasks.spawn(watcher.run(self.seen));
+            let pruner = Pruner {
+                database: database.clone(),
+                committer: committer.clone(),
+                clock: self.clock.clone(),
+                stop: self.stop.clone(),
+                services: self.keepers,
+                kept: self.keep_ended,
+            };
+            self.tasks.spawn(pruner.run());
+            let (clock, stop) = (self.clock.clone(), self.stop.clone());
+            let census = Census { database: database.clone(), clock, stop, sagas: self.sagas };
+            if !census.sagas.is_empty() {
+                self.tasks.spawn(census.run());
+            }
             let vital = Arc::new(Vital::default());
             vital.partitions(1);
             self.vitals.push(("timers".into(), vital.clone()));

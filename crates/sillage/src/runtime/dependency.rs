@@ -163,10 +163,14 @@ impl Dependency {
         }
     }
 
+    /// How its breaker stands; `None`: it has none.
+    pub(crate) fn state(&self, now: Duration) -> Option<State> {
+        self.inner().circuit.as_mut().map(|circuit| circuit.state(now))
+    }
+
     /// Nothing may begin now, for as long as the breaker is open.
     pub(crate) fn is_open(&self, now: Duration) -> bool {
-        let state = self.inner().circuit.as_mut().map(|circuit| circuit.state(now));
-        matches!(state, Some(State::Open(_)))
+        matches!(self.state(now), Some(State::Open(_)))
     }
 
     /// Why not everything runs, as a sentence.

@@ -6,6 +6,7 @@ use super::{
     shape::{Asks, SagaShape, StepShape},
 };
 use crate::{
+    names, observe,
     process::{About, Alias, control},
     runtime::operation,
 };
@@ -208,7 +209,9 @@ impl<S: crate::process::Memory> Definition<S> {
         about: &About<'_>,
     ) -> Effects {
         let mut effects = Effects::none();
+        let name = names::part(about.service, self.name);
         for output in outputs {
+            self.count(&name, run, output);
             effects = effects.and(match output {
                 Output::Do(step) => {
                     let command = (self.steps[step].run)(memory);
@@ -235,6 +238,19 @@ impl<S: crate::process::Memory> Definition<S> {
             });
         }
         effects
+    }
+
+    /// What follows, as metrics.
+    fn count(&self, saga: &str, run: &Run, output: Output) {
+        match output {
+            Output::Do(step) | Output::Undo(step) if run.state.steps[step].attempt > 1 => {
+                observe::saga_retry(saga, self.steps[step].name);
+            }
+            Output::Completed => observe::saga_ended(saga, Status::Completed),
+            Output::Compensated => observe::saga_ended(saga, Status::Compensated),
+            Output::Stuck(step) => observe::saga_stuck(saga, self.steps[step].name),
+            _ => {}
+        }
     }
 
     fn ask(&self, step: usize, command: Effects, undo: bool, about: &About<'_>) -> Effects {

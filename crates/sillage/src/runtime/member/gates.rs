@@ -1,9 +1,12 @@
 //! What a member's handlers depend on: nothing starts that a breaker or a rate limit forbids.
 
 use super::{Member, Pending};
-use crate::runtime::{
-    breaker::{Call, Permit},
-    dependency::{Dependency, Told, kept},
+use crate::{
+    observe,
+    runtime::{
+        breaker::{Call, Permit, State},
+        dependency::{Dependency, Told, kept},
+    },
 };
 use sillage_core::{Class, Failure, Text};
 use std::{sync::Arc, time::Duration};
@@ -14,6 +17,7 @@ pub(super) type Permits = Vec<Permit>;
 /// The dependencies of one consumer.
 pub(super) struct Gates {
     all: Vec<Arc<Dependency>>,
+    consumer: Text,
     /// When to ask again.
     pub(super) next: Option<Duration>,
 }
@@ -33,7 +37,7 @@ impl Gates {
         for one in &all {
             one.join(&spec.name);
         }
-        Gates { all, next: None }
+        Gates { all, consumer: spec.name.clone(), next: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -51,9 +55,13 @@ impl Gates {
 
     /// Whether a handler may start.
     fn admit(&mut self, now: Duration) -> bool {
-        self.next = None;
+        let waited = self.next.take();
         for gate in &self.all {
             if let Err(next) = gate.admits(now) {
+                let has_rate = !matches!(gate.state(now), Some(State::Open(_) | State::HalfOpen));
+                if has_rate && next != waited {
+                    observe::rate_wait(&self.consumer, &gate.name);
+                }
                 self.next = next;
                 return false;
             }
@@ -142,10 +150,13 @@ impl Member {
         let Some(told) = told else { return };
         let service = self.means.shared.service.clone();
         match &told {
-            Told::Opened(opened) => tracing::warn!(
-                %service, dependency = %name, why = opened.why, probe_at = %opened.probe_at,
-                "the breaker is open",
-            ),
+            Told::Opened(opened) => {
+                observe::opened(&service, name);
+                tracing::warn!(
+                    %service, dependency = %name, why = opened.why, probe_at = %opened.probe_at,
+                    "the breaker is open",
+                );
+            }
             Told::Closed => tracing::info!(%service, dependency = %name, "the breaker is closed"),
         }
         match kept(&service, name, &told) {
@@ -155,9 +166,14 @@ impl Member {
         self.report_gates();
     }
 
-    /// What health shows.
+    /// What health and metrics show.
     pub(super) fn report_gates(&self) {
         let now = self.means.clock.elapsed();
+        for gate in &self.gates.all {
+            if let Some(state) = gate.state(now) {
+                observe::breaker(&self.means.shared.service, &gate.name, state);
+            }
+        }
         let problem = self.gates.all.iter().find_map(|gate| gate.problem(now));
         self.means.vital.problem("breaker", problem);
     }
