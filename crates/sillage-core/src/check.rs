@@ -85,6 +85,7 @@ impl Limits {
                 self.label("consumer", consumer)?;
                 self.label("partition", partition)
             }
+            Write::Run(_) => Ok(()),
         }
     }
 

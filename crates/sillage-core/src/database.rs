@@ -4,7 +4,10 @@
 //! costs one durable write, and each of them succeeds or fails on its own, each seeing the writes
 //! of those accepted before it.
 
-use crate::{BoxFuture, Error, Message, Position, Recorded, Result, Text, Timestamp, Version};
+use crate::{
+    BoxFuture, Error, Failure, Message, Position, Recorded, Result, Statement, Text, Timestamp,
+    Version,
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{any::Any, fmt, sync::Arc, time::Duration};
@@ -182,6 +185,9 @@ pub enum Write {
         /// The last offset to forget.
         through: u64,
     },
+    /// SQL of the user's own. All of a commit's run before its other writes, in their order; where
+    /// one fails the commit is refused, and nothing of it is left.
+    Run(Statement),
 }
 
 /// A commit that was accepted and is durable.
@@ -212,6 +218,8 @@ pub enum CommitError {
     Fenced,
     /// It can never be accepted as it is: it is over a limit, or appends a message twice.
     Rejected(Error),
+    /// SQL of the user's own failed in it, as this failure's class says.
+    Sql(Failure),
     /// The database did not answer, or could not save; the outcome is unknown.
     Failed(Error),
 }
@@ -227,6 +235,7 @@ impl fmt::Display for CommitError {
                 write!(f, "expected version {}, found {}", word(expected), word(actual))
             }
             CommitError::Fenced => f.write_str("the lease has another owner now"),
+            CommitError::Sql(failure) => failure.fmt(f),
             CommitError::Rejected(error) | CommitError::Failed(error) => error.fmt(f),
         }
     }
@@ -236,6 +245,7 @@ impl std::error::Error for CommitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CommitError::Rejected(error) | CommitError::Failed(error) => error.source(),
+            CommitError::Sql(failure) => Some(&*failure.source),
             _ => None,
         }
     }
@@ -323,6 +333,7 @@ pub trait Database: Send + Sync + 'static {
     /// 3. `AlreadyHandled`: a `FirstTime` condition fails, or a message it appends is in the log.
     /// 4. The first of its other conditions that fails: `Conflict` for `Stream` and `Document`,
     ///    `AlreadyHandled` for `Decided`, `Fenced` for `Below`.
+    /// 5. `Sql`: a statement of the user's own fails. One for another database is `Rejected`.
     ///
     /// So a commit that was applied but answered `Failed` answers `AlreadyHandled` when it is tried
     /// again, and nobody decides a second time because its own entries are in the way. One that

@@ -4,7 +4,8 @@
 //! atomic commit, in their order, or none does.
 
 use crate::{
-    Command, Contract, Event, Events, Expected, Failure, Headers, Key, Message, Text, Timestamp,
+    Command, Contract, Event, Events, Expected, Failure, Headers, Key, Message, Statement, Text,
+    Timestamp,
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -126,6 +127,8 @@ pub enum Effect {
         /// The document's id.
         id: String,
     },
+    /// SQL of the user's own, run inside the commit.
+    Sql(Statement),
     /// The instance of the process manager is at its end: its memory and its timers go.
     End,
 }

@@ -17,6 +17,7 @@ mod event;
 mod failure;
 mod message;
 mod murmur;
+mod statement;
 mod wire;
 
 pub use binary::{Binding, Found, HeaderReader};
@@ -40,6 +41,7 @@ pub use event::{Answered, Command, Contract, DecodeError, Event, Events, Never};
 pub use failure::{Class, Failure, OrFail, Source};
 pub use message::{Header, Headers, Key, Message, MessageId, Position, Recorded, Text, Version};
 pub use murmur::{partition_of, slot_of};
+pub use statement::Statement;
 pub use wire::{from_json, to_json};
 
 /// A boxed future: what the ports return, so that they can be trait objects.

@@ -7,9 +7,10 @@ use crate::{
     link::{Link, end},
     log::Log,
     phases::{self, Locking, Outcome},
+    run,
     state::{Key, keys},
 };
-use sillage_core::{Commit, CommitError, Committed, Error, ErrorKind};
+use sillage_core::{Commit, CommitError, Committed, Error, ErrorKind, Failure};
 use std::{collections::HashSet, ops::Range};
 
 /// How often the same commits are tried when somebody was quicker or in the way.
@@ -49,7 +50,7 @@ pub(crate) async fn apply(
                 Verdict::Held => {
                     held.extend(chosen.iter().flat_map(|c| keys(c)).filter(Key::is_exclusive));
                 }
-                Verdict::Final => fail(log, &mut outcomes, (numbers, error)),
+                Verdict::Final => fail(log, (&mut outcomes, commits), (numbers, error)),
             },
         }
     }
@@ -81,10 +82,19 @@ fn halves(part: &Range<usize>) -> [(Range<usize>, usize); 2] {
     [(middle..part.end, 1), (part.start..middle, 1)]
 }
 
-fn fail(log: &Log, outcomes: &mut [Outcome], (numbers, error): (Vec<usize>, sqlx::Error)) {
+fn fail(
+    log: &Log,
+    (outcomes, commits): (&mut [Outcome], &[&Commit]),
+    (numbers, error): (Vec<usize>, sqlx::Error),
+) {
     tracing::warn!(commits = numbers.len(), %error, "commits were not saved");
     if let [number] = numbers[..] {
-        outcomes[number] = Some(Err(refuse(&log.place, error)));
+        let refused = if run::is_cause(commits[number], &error) {
+            CommitError::Sql(Failure::permanent(error))
+        } else {
+            refuse(&log.place, error)
+        };
+        outcomes[number] = Some(Err(refused));
         return;
     }
     let said = describe(&log.place, error);

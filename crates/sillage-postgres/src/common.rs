@@ -120,7 +120,9 @@ impl<'c> Common<'c> {
                     Entry::Occupied(_) => return None,
                 }
             }
-            Write::Put { .. } | Write::Delete { .. } | Write::Forget { .. } => return None,
+            Write::Put { .. } | Write::Delete { .. } | Write::Forget { .. } | Write::Run(_) => {
+                return None;
+            }
         }
         Some(())
     }

@@ -41,7 +41,7 @@ pub(crate) fn cause(error: &sqlx::Error) -> Cause {
     }
 }
 
-fn code(error: &sqlx::Error) -> Option<String> {
+pub(crate) fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(Into::into)
 }
 

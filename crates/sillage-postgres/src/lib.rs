@@ -36,6 +36,7 @@ mod phases;
 mod read;
 mod recent;
 mod rows;
+mod run;
 mod sql;
 mod start;
 mod state;
@@ -43,6 +44,8 @@ mod tail;
 mod transaction;
 mod writer;
 
+pub use run::sql;
+pub use sqlx;
 pub use transaction::PgTransaction;
 
 use config::{Config, Purpose};
@@ -132,7 +135,7 @@ impl Postgres {
         let mut within = Vec::with_capacity(batch.len());
         let mut refused = Vec::with_capacity(batch.len());
         for commit in batch {
-            match limits.check(&commit) {
+            match limits.check(&commit).and_then(|()| commit.runs_on::<run::Sql>(run::NAME)) {
                 Ok(()) => {
                     within.push(commit);
                     refused.push(None);

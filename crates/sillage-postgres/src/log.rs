@@ -1,7 +1,9 @@
 //! The log of one schema: its statements, and what names it on this server.
 
 use crate::{config::Config, rows::Bound, sql::Sql};
+use sillage_core::Clock;
 use sqlx::{SqlStr, postgres::types::Oid};
+use std::sync::Arc;
 
 /// What every statement needs.
 pub(crate) struct Log {
@@ -14,17 +16,24 @@ pub(crate) struct Log {
     pub(crate) sequence: Oid,
     /// The oid of the sequence that counts timers.
     pub(crate) timers: Oid,
+    /// What limits users' SQL.
+    pub(crate) clock: Arc<dyn Clock>,
     pooler: bool,
 }
 
 impl Log {
-    pub(crate) fn new(config: &Config, [oid, sequence, timers]: [Oid; 3]) -> Log {
+    pub(crate) fn new(
+        config: &Config,
+        [oid, sequence, timers]: [Oid; 3],
+        clock: Arc<dyn Clock>,
+    ) -> Log {
         Log {
             sql: Sql::new(&config.schema),
             place: config.place(),
             oid,
             sequence,
             timers,
+            clock,
             pooler: config.pooler,
         }
     }

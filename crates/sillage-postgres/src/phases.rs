@@ -6,6 +6,7 @@
 use crate::{
     log::Log,
     rows::{self, Entries, decision, optional_text, positions, signed, text, unsigned},
+    run::{self, Ended},
     state::{Key, Row, State, Value, keys},
 };
 use sillage_core::{Commit, CommitError, Committed, Decision, Position, Text, Timestamp, Write};
@@ -44,8 +45,14 @@ pub(crate) async fn run(
             held.extend(keys.iter().filter(|key| key.is_exclusive()));
             accepted.push(None);
         } else {
-            let taken = state.accept(number, commit);
-            accepted.push(Some(taken));
+            let outcome = match state.refusal(commit) {
+                Some(refusal) => Some(Err(refusal)),
+                None => accept(log, connection, &mut state, (number, commit)).await?,
+            };
+            if outcome.is_none() {
+                held.extend(keys.iter().filter(|key| key.is_exclusive()));
+            }
+            accepted.push(outcome);
         }
     }
     let appended: Vec<usize> = state.appended.iter().map(|entry| entry.commit).collect();
@@ -56,6 +63,23 @@ pub(crate) async fn run(
     let positions = if writes { write(log, connection, &state, commits).await? } else { vec![] };
     let outcomes = outcomes(accepted, (&appended, &positions), state.head);
     Ok((outcomes, writes))
+}
+
+/// Takes a commit that is not refused, unless SQL of users in it fails, or finds its rows held.
+async fn accept(
+    log: &Log,
+    connection: &mut PgConnection,
+    state: &mut State,
+    (number, commit): (usize, &Commit),
+) -> sqlx::Result<Option<Result<(), CommitError>>> {
+    Ok(match run::run(log, connection, commit).await? {
+        Ended::Done => {
+            state.take(number, commit);
+            Some(Ok(()))
+        }
+        Ended::Refused(failure) => Some(Err(CommitError::Sql(failure))),
+        Ended::Held => None,
+    })
 }
 
 /// What a batch is about: rows in the order in which they are locked, and messages.

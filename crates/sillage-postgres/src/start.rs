@@ -46,7 +46,7 @@ pub(crate) async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Star
         Ok(log.map(|found| (found.oids, is_there.synchronous)))
     });
     let (oids, synchronous) = checked.await.map_err(|error| describe(&start.place, error))??;
-    Ok(Started { log: Log::new(config, oids), synchronous })
+    Ok(Started { log: Log::new(config, oids, clock), synchronous })
 }
 
 /// What is done in a transaction of its own.

@@ -52,7 +52,7 @@ pub(crate) fn keys(commit: &Commit) -> impl Iterator<Item = Key> {
             Some(Key::Document(collection.clone(), id.clone()))
         }
         Write::Decide { delivery, .. } => Some(Key::delivery(delivery)),
-        Write::Forget { .. } => None,
+        Write::Forget { .. } | Write::Run(_) => None,
     });
     conditions.chain(writes)
 }
@@ -133,19 +133,15 @@ impl Rank {
 }
 
 impl State {
-    /// Takes the writes of a commit, the `number`th of its batch, or says why it is refused.
-    pub(crate) fn accept(&mut self, number: usize, commit: &Commit) -> Result<(), CommitError> {
-        if let Some(refusal) = self.refusal(commit) {
-            return Err(refusal);
-        }
+    /// Takes the writes of a commit that is not refused, the `number`th of its batch.
+    pub(crate) fn take(&mut self, number: usize, commit: &Commit) {
         for (write, what) in commit.writes.iter().enumerate() {
             self.write((number, write), what);
         }
-        Ok(())
     }
 
     /// The reason that ranks first, of several in a rank the first in its order.
-    fn refusal(&self, commit: &Commit) -> Option<CommitError> {
+    pub(crate) fn refusal(&self, commit: &Commit) -> Option<CommitError> {
         let mut refused: Option<(Rank, CommitError)> = None;
         for condition in &commit.conditions {
             let rank = Rank::of(condition);
@@ -255,6 +251,8 @@ impl State {
             Write::Forget { consumer, partition, through } => {
                 self.forget(consumer, partition, *through);
             }
+            // Done already.
+            Write::Run(_) => {}
         }
     }
 

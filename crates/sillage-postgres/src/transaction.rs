@@ -4,6 +4,7 @@ use crate::{
     error::{Cause, cause, refuse},
     log::Log,
     phases::{self, Locking},
+    run::{NAME, Sql},
     state::sets_timer,
     tail::Tail,
 };
@@ -55,7 +56,8 @@ pub(crate) async fn write(
     connection: &mut PgConnection,
     commit: &Commit,
 ) -> Result<Committed, CommitError> {
-    Limits::default().check(commit).map_err(CommitError::Rejected)?;
+    let checked = Limits::default().check(commit).and_then(|()| commit.runs_on::<Sql>(NAME));
+    checked.map_err(CommitError::Rejected)?;
     for _ in 0..TRIES {
         let done = phases::run(log, connection, &[commit], Locking::Wait).await;
         match done {

@@ -7,6 +7,7 @@
 use crate::{
     changed::Seen,
     commit::Outcome,
+    run::{NAME, Sql},
     statements::{Place, Statements},
 };
 use sillage_core::{
@@ -76,7 +77,7 @@ impl<'s, 'c> Pass<'s, 'c> {
         for commit in commits {
             outcomes.push(match self.refusal(commit)? {
                 Some(refusal) => Err(refusal),
-                None => Ok(self.write(commit)?),
+                None => self.write(commit)?,
             });
         }
         for (id, version) in self.streams.values().filter(|s| s.grown).filter_map(|s| s.last) {
@@ -150,11 +151,17 @@ impl<'s, 'c> Pass<'s, 'c> {
         Ok(false)
     }
 
-    fn write(&mut self, commit: &Commit) -> rusqlite::Result<Committed> {
+    /// Users' SQL first, so that nothing else is to be taken back where it fails.
+    fn write(&mut self, commit: &Commit) -> rusqlite::Result<Outcome> {
+        if commit.writes.iter().any(|write| sql(write).is_some())
+            && let Some(failure) = self.statements.run(commit.writes.iter().filter_map(sql))?
+        {
+            return Ok(Err(CommitError::Sql(failure)));
+        }
         for write in &commit.writes {
             self.write_one(write)?;
         }
-        Ok(Committed { position: Position(self.seen.head) })
+        Ok(Ok(Committed { position: Position(self.seen.head) }))
     }
 
     fn write_one(&mut self, write: &Write) -> rusqlite::Result<()> {
@@ -183,6 +190,8 @@ impl<'s, 'c> Pass<'s, 'c> {
             Write::Forget { consumer, partition, through } => {
                 self.statements.forget(consumer, partition, *through)
             }
+            // Done already.
+            Write::Run(_) => Ok(()),
         }
     }
 
@@ -204,6 +213,14 @@ impl<'s, 'c> Pass<'s, 'c> {
         let last = self.statements.stream_place(name)?;
         self.streams.insert(name.clone(), Stream { last, grown: false });
         Ok(last)
+    }
+}
+
+/// What a write runs; SQL for other databases was refused before.
+fn sql(write: &Write) -> Option<&Sql> {
+    match write {
+        Write::Run(statement) => statement.run_by(NAME).ok(),
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What SQLite reports, as a kind to decide on and a sentence that says what, where and what to do.
 
 use rusqlite::ErrorCode;
-use sillage_core::{CommitError, Error, ErrorKind};
+use sillage_core::{Class, CommitError, Error, ErrorKind, Failure};
 use std::path::Path;
 
 /// The error of a call on this file.
@@ -80,6 +80,18 @@ pub(crate) fn is_the_file(error: &rusqlite::Error) -> bool {
                 | ErrorCode::NotADatabase
         )
     )
+}
+
+/// What a user's SQL failed with. Without a word of theirs its class is transient.
+pub(crate) fn of_user(class: Class, error: rusqlite::Error) -> Failure {
+    if error.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied) {
+        let why = "`sql` may not begin or end transactions, attach files, set pragmas or change \
+                   Sillage's own tables";
+        return Failure::permanent(Error::new(ErrorKind::Denied, why).because(error));
+    }
+    let is_final = class == Class::Transient && is_guilty(&error);
+    let class = if is_final { Class::Permanent } else { class };
+    Failure { class, source: Box::new(error) }
 }
 
 /// Whether what was to be written is the cause.

@@ -19,6 +19,8 @@
 //! file is locked for more than 10 s, commits fail, nothing is acknowledged, and later ones
 //! succeed without anybody's help once the cause is gone.
 //!
+//! SQL of users is an effect, [`sql`], which runs inside the commit.
+//!
 //! The database's time is the [`Clock`]'s: processes that share a file run on one machine.
 
 mod accept;
@@ -30,8 +32,12 @@ mod lease;
 mod migrate;
 mod read;
 mod rows;
+mod run;
 mod statements;
 mod writer;
+
+pub use run::sql;
+pub use rusqlite;
 
 use changed::Changes;
 use lease::Leases;
@@ -97,7 +103,7 @@ impl Sqlite {
         let mut within = Vec::with_capacity(batch.len());
         let mut refused = Vec::with_capacity(batch.len());
         for commit in batch {
-            match limits.check(&commit) {
+            match limits.check(&commit).and_then(|()| commit.runs_on::<run::Sql>(run::NAME)) {
                 Ok(()) => {
                     within.push(commit);
                     refused.push(None);
@@ -132,7 +138,8 @@ impl Database for Sqlite {
         Box::pin(std::future::ready(Err(Error::new(
             ErrorKind::Unsupported,
             "SQLite has one writer, which a handler's own transaction would stop for everybody: \
-             return effects instead",
+             return the effect `sql(|tx| …)` of `sillage::sqlite` instead, which runs inside the \
+             commit",
         ))))
     }
 

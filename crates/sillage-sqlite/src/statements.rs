@@ -3,9 +3,10 @@
 use crate::{
     changed::Seen,
     rows::{self, signed},
+    run::{Guard, SAVEPOINT, Sql, Unsuccessful},
 };
 use rusqlite::{Connection, OptionalExtension, PrepFlags, Row, Statement};
-use sillage_core::{Decision, Delivered, Epoch, Message, MessageId, Timestamp, Version};
+use sillage_core::{Decision, Delivered, Epoch, Failure, Message, MessageId, Timestamp, Version};
 
 /// A stream's number in the file and a version in it.
 pub(crate) type Place = (i64, Version);
@@ -13,6 +14,8 @@ pub(crate) type Place = (i64, Version);
 /// All that a commit asks and does, on the writer's connection.
 pub(crate) struct Statements<'c> {
     connection: &'c Connection,
+    guard: Guard,
+    savepoint: [Statement<'c>; 3],
     begin: Statement<'c>,
     commit: Statement<'c>,
     rollback: Statement<'c>,
@@ -37,8 +40,11 @@ impl<'c> Statements<'c> {
     pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         let prepare =
             |sql| connection.prepare_with_flags(sql, PrepFlags::SQLITE_PREPARE_PERSISTENT);
+        let [save, release, take_back] = SAVEPOINT;
         Ok(Statements {
             connection,
+            guard: Guard::install(connection)?,
+            savepoint: [prepare(save)?, prepare(release)?, prepare(take_back)?],
             begin: prepare("BEGIN IMMEDIATE")?,
             commit: prepare("COMMIT")?,
             rollback: prepare("ROLLBACK")?,
@@ -73,6 +79,26 @@ impl<'c> Statements<'c> {
             self.rollback.execute([])?;
         }
         done
+    }
+
+    /// Runs SQL of users in a savepoint; where one fails, nothing of it is left, and the answer is
+    /// why.
+    pub(crate) fn run<'s>(
+        &mut self,
+        mut all: impl Iterator<Item = &'s Sql>,
+    ) -> rusqlite::Result<Option<Failure>> {
+        let [save, release, take_back] = &mut self.savepoint;
+        save.execute([])?;
+        let failure = match all.try_for_each(|sql| sql.run(self.connection, &self.guard)) {
+            Ok(()) => None,
+            Err(Unsuccessful::Condemned(error)) => return Err(error),
+            Err(Unsuccessful::Refused(failure)) => {
+                take_back.execute([])?;
+                Some(failure)
+            }
+        };
+        release.execute([])?;
+        Ok(failure)
     }
 
     /// What others may see before this transaction.

@@ -271,6 +271,9 @@ impl<R> From<CommitError> for ExecuteError<R> {
             CommitError::Rejected(error) | CommitError::Failed(error) => {
                 ExecuteError::Database(error)
             }
+            CommitError::Sql(failure) => {
+                ExecuteError::Database(Error::invalid("SQL in the commit").because(failure.source))
+            }
         }
     }
 }

@@ -42,6 +42,18 @@ pub use service::{Service, ServiceHandle};
 pub use sillage_core::*;
 pub use sillage_macros::{Command, Document, Event, Events};
 
+/// The embedded database: what a service writes in SQL of its own.
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    pub use sillage_sqlite::{Sqlite, rusqlite, sql};
+}
+
+/// PostgreSQL: what a service writes in SQL of its own.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use sillage_postgres::{PgTransaction as Pg, Postgres, sql, sqlx};
+}
+
 /// What most files that use Sillage need.
 pub mod prelude {
     pub use crate::{

@@ -5,6 +5,7 @@
 
 mod conformance;
 mod poison;
+mod sql;
 mod stable;
 mod start;
 mod support;

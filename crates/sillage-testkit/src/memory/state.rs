@@ -3,8 +3,8 @@
 
 use sillage_core::{
     Commit, CommitError, Committed, Condition, Decision, Delivered, Epoch, Error, Expected, Filter,
-    Limits, Message, Page, Position, Range, Recorded, Sort, Stored, Text, Timestamp, Version,
-    Write,
+    Limits, Message, Page, Position, Range, Recorded, Sort, Statement, Stored, Text, Timestamp,
+    Version, Write,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +48,10 @@ impl State {
         now: Timestamp,
     ) -> Result<Committed, CommitError> {
         Limits::default().check(&commit).map_err(CommitError::Rejected)?;
+        if let Some(statement) = commit.writes.iter().find_map(statement) {
+            let error = statement.refused_by("in memory, where there is no SQL");
+            return Err(CommitError::Rejected(error));
+        }
         if take_one(&mut self.fail_next) {
             return Err(failed("not applied"));
         }
@@ -138,6 +142,8 @@ impl State {
                     *owner != consumer || !passed
                 });
             }
+            // Refused before.
+            Write::Run(_) => {}
         }
     }
 
@@ -240,6 +246,13 @@ impl State {
                 Some(epoch)
             }
         }
+    }
+}
+
+fn statement(write: &Write) -> Option<&Statement> {
+    match write {
+        Write::Run(statement) => Some(statement),
+        _ => None,
     }
 }
 

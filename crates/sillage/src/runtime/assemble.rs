@@ -91,6 +91,7 @@ impl Origin<'_> {
                 let collection = names::collection(self.service, collection);
                 writes.push(Write::Delete { collection, id: id.into() });
             }
+            Effect::Sql(statement) => writes.push(Write::Run(statement)),
             Effect::Record(message) => writes.push(Write::Append { stream: None, message }),
             other => {
                 return Err(Failure::permanent(format!("effect {other:?} is not known here")));

@@ -212,6 +212,7 @@ fn kind(answer: &Result<Committed, CommitError>) -> &'static str {
         Err(CommitError::Conflict { .. }) => "conflict",
         Err(CommitError::Fenced) => "fenced",
         Err(CommitError::Rejected(_)) => "rejected",
+        Err(CommitError::Sql(_)) => "sql failed",
         Err(CommitError::Failed(_)) => "failed",
     }
 }

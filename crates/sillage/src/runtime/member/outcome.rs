@@ -143,6 +143,7 @@ impl Member {
             Err(CommitError::Rejected(error)) => {
                 self.failed(lane, None, &Failure::permanent(error));
             }
+            Err(CommitError::Sql(failure)) => self.failed(lane, None, &failure),
             Err(CommitError::Fenced) => self.fenced(lane),
             Err(CommitError::Conflict { .. }) => self.rerun(lane, RERUNS),
             Err(CommitError::Failed(_)) => self.rerun(lane, 0),

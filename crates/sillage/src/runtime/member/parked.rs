@@ -211,7 +211,7 @@ impl Member {
                 self.rerun(lane, 0);
             }
             Err(CommitError::Rejected(error)) => self.stuck(lane, &error),
-            Ok(_) | Err(CommitError::Failed(_)) => self.rerun(lane, 0),
+            Ok(_) | Err(CommitError::Failed(_) | CommitError::Sql(_)) => self.rerun(lane, 0),
         }
     }
 
@@ -231,6 +231,7 @@ impl Member {
             Err(CommitError::Rejected(error)) => {
                 self.failed_again(lane, &head, &Failure::permanent(error));
             }
+            Err(CommitError::Sql(failure)) => self.failed(lane, Some(head), &failure),
             other => self.try_key_again(lane, &other),
         }
     }

@@ -176,6 +176,7 @@ impl Tables {
             Write::Forget { through, .. } => {
                 self.inbox.retain(|_, (_, until)| until.is_none_or(|until| until > through));
             }
+            Write::Run(_) => {}
         }
     }
 }
