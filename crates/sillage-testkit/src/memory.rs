@@ -127,8 +127,8 @@ impl Database for Memory {
     }
 
     fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>>> {
-        let sentence = "the in-memory database has no SQL transactions: use sillage-sqlite or \
-                        sillage-postgres for a handler that writes its own tables";
+        let sentence = "the in-memory database has no SQL: use PostgreSQL for a handler's own \
+                        transaction, or SQLite or PostgreSQL for the effect `sql`";
         Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, sentence)) })
     }
 

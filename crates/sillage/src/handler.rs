@@ -24,12 +24,13 @@
 use crate::{
     names,
     runtime::operation::{self, Before},
+    tx::{Lent, Wanted, taken_back},
 };
 use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use sillage_core::{
     Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message, MessageId,
-    Offset, Outcome, Stored, Text, Timestamp, Write,
+    Offset, Outcome, Stored, Text, Timestamp, Transaction, Write,
 };
 use std::{
     any::{Any, TypeId, type_name},
@@ -66,6 +67,7 @@ impl States {
 pub struct Needs {
     pub(crate) states: Vec<(TypeId, &'static str)>,
     pub(crate) database: bool,
+    pub(crate) transactions: Vec<Wanted>,
 }
 
 /// What all deliveries of one consumer share.
@@ -85,11 +87,14 @@ pub struct Context {
     pub(crate) offset: Option<Offset>,
     pub(crate) shared: Arc<Shared>,
     reads: OnceLock<Arc<Reads>>,
+    /// The handler's own, if it takes one.
+    pub(crate) transaction: OnceLock<Box<dyn Lent>>,
 }
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, attempt: u32, shared: Arc<Shared>) -> Self {
-        Context { message, attempt, redrives: 0, offset: None, shared, reads: OnceLock::new() }
+        let (reads, transaction) = (OnceLock::new(), OnceLock::new());
+        Context { message, attempt, redrives: 0, offset: None, shared, reads, transaction }
     }
 
     /// The message in hand.
@@ -114,8 +119,16 @@ impl Context {
         self.reads.get_or_init(Arc::default)
     }
 
-    pub(crate) fn into_conditions(self) -> Vec<Condition> {
-        self.reads.into_inner().map(|reads| reads.take()).unwrap_or_default()
+    /// What a handler that returned so has read, and its own transaction. One that failed has none.
+    fn end(self, result: Result<Effects, Failure>) -> Handled {
+        let conditions = self.reads.into_inner().map(|reads| reads.take()).unwrap_or_default();
+        let lent = self.transaction.into_inner();
+        let ended = result.and_then(|effects| Ok((effects, taken_back(lent)?)));
+        let (result, transaction) = match ended {
+            Ok((effects, transaction)) => (Ok(effects), transaction),
+            Err(failure) => (Err(failure), None),
+        };
+        Handled { result, conditions, writes: vec![], transaction }
     }
 }
 
@@ -177,7 +190,7 @@ impl Input for Raw {
 /// What a handler may ask for after its message.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken from a delivery",
-    note = "the message is the first argument; after it a handler may take `State<T>`, `Meta`, `Load<T>`, `Documents`, `Aggregate<D>` or a type that implements `Extract`"
+    note = "the message is the first argument; after it a handler may take `State<T>`, `Meta`, `Load<T>`, `Documents`, `Aggregate<D>`, `Tx<Pg>` or a type that implements `Extract`"
 )]
 pub trait Extract: Sized + Send {
     /// Says what it needs, when the app is built.
@@ -395,18 +408,22 @@ pub(crate) struct Handled {
     pub(crate) conditions: Vec<Condition>,
     /// The runtime's own writes, beside the effects.
     pub(crate) writes: Vec<Write>,
+    /// What it is committed in; else together with others.
+    pub(crate) transaction: Option<Box<dyn Transaction>>,
 }
 
 impl Handled {
     /// What a handler returned that reads and writes nothing but by its effects.
     pub(crate) fn plain(result: Result<Effects, Failure>) -> Self {
-        Handled { result, conditions: vec![], writes: vec![] }
+        Handled { result, conditions: vec![], writes: vec![], transaction: None }
     }
 
     /// Handled, and nothing is to be committed.
     pub(crate) fn is_nothing(&self) -> bool {
         let only_effects = self.conditions.is_empty() && self.writes.is_empty();
-        only_effects && self.result.as_ref().is_ok_and(Effects::is_empty)
+        only_effects
+            && self.transaction.is_none()
+            && self.result.as_ref().is_ok_and(Effects::is_empty)
     }
 }
 
@@ -437,7 +454,7 @@ where
             };
             let call = AssertUnwindSafe(run(&handler, &context)).catch_unwind();
             let result = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
-            Handled { result, conditions: context.into_conditions(), writes }
+            Handled { writes, ..context.end(result) }
         });
     }
 }

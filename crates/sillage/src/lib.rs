@@ -16,6 +16,7 @@ mod projection;
 mod replay;
 mod runtime;
 mod service;
+mod tx;
 
 pub mod admin;
 pub mod saga;
@@ -41,6 +42,7 @@ pub use saga::{Saga, no_undo};
 pub use service::{Service, ServiceHandle};
 pub use sillage_core::*;
 pub use sillage_macros::{Command, Document, Event, Events};
+pub use tx::Tx;
 
 /// The embedded database: what a service writes in SQL of its own.
 #[cfg(feature = "sqlite")]
@@ -60,8 +62,8 @@ pub mod prelude {
         Aggregate, Aggregates, Answered, App, Breaker, Command, Consumer, Decider, Document,
         Documents, Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Process,
         Projection, Rate, Raw, Recorded, Retry, Running, Saga, Service, ServiceHandle, Snapshots,
-        State, Timestamp, View, after, append, at, cancel, delete, end, hours, mins, ms, no_undo,
-        publish, put, put_blind, schedule, secs, send,
+        State, Timestamp, Tx, View, after, append, at, cancel, delete, end, hours, mins, ms,
+        no_undo, publish, put, put_blind, schedule, secs, send,
     };
 }
 

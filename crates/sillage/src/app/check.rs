@@ -4,7 +4,9 @@ use super::{App, StartError};
 use crate::{
     consumer::{Consumer, HORIZON},
     service::Service,
+    tx::another,
 };
+use sillage_core::Transaction;
 use std::collections::HashSet;
 
 impl App {
@@ -30,6 +32,29 @@ impl App {
                  remembers that it was undone"
                     .to_owned(),
             );
+        }
+        if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
+    }
+
+    /// Whether the database has the transactions that handlers take.
+    pub(super) async fn check_transactions(&self) -> Result<(), StartError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        let mut errors = vec![];
+        for service in &self.services {
+            for consumer in &service.consumers {
+                for wanted in &consumer.needs.transactions {
+                    let begun = database.begin().await.map(Transaction::as_any);
+                    let why = match begun {
+                        Ok(begun) if (wanted.fits)(&*begun) => continue,
+                        Ok(_) => another(wanted.name),
+                        Err(error) => error.to_string(),
+                    };
+                    errors.push(format!(
+                        "service `{}`: consumer `{}` takes a transaction of its own, `Tx`: {why}",
+                        service.name, consumer.name
+                    ));
+                }
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
     }

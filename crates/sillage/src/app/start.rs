@@ -63,6 +63,7 @@ impl App {
     /// Checks, then starts everything. Nothing runs where an error comes back.
     pub async fn start(self) -> Result<Running, StartError> {
         self.check()?;
+        self.check_transactions().await?;
         self.build().await.map_err(|error| StartError(vec![error.to_string()]))
     }
 

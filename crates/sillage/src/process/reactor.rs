@@ -325,11 +325,9 @@ impl AnyHandler for Reactor {
             let outcome = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
             match outcome {
                 Ok(Outcome { effects, writes, conditions }) => {
-                    Handled { result: Ok(effects), conditions, writes }
+                    Handled { conditions, writes, ..Handled::plain(Ok(effects)) }
                 }
-                Err(failure) => {
-                    Handled { result: Err(failure), conditions: vec![], writes: vec![] }
-                }
+                Err(failure) => Handled::plain(Err(failure)),
             }
         });
     }

@@ -4,7 +4,9 @@
 //! commit is written at once.
 
 use crate::names;
-use sillage_core::{Commit, CommitError, Committed, Database, Error, Sort, Timestamp, Write};
+use sillage_core::{
+    Commit, CommitError, Committed, Database, Error, Sort, Timestamp, Transaction, Write,
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -111,6 +113,28 @@ impl Committer {
         if self.pending.send((commit, Reply::Ticket(to.clone(), ticket))).is_err() {
             let _ = to.send((ticket, Err(stopped())));
         }
+    }
+}
+
+impl Committer {
+    /// Commits in a handler's own transaction, beside the batches; the answer comes as for
+    /// `submit`, also if nobody waits for it any more.
+    pub(crate) fn submit_in(
+        &self,
+        transaction: Box<dyn Transaction>,
+        commit: Commit,
+        ticket: u64,
+        to: &mpsc::UnboundedSender<(u64, Answer)>,
+    ) {
+        let (timers, to) = (self.timers.clone(), to.clone());
+        let set = set_by(std::slice::from_ref(&commit));
+        tokio::spawn(async move {
+            let answer = transaction.commit(commit).await;
+            if let Some(set) = set {
+                timers.add(set);
+            }
+            let _ = to.send((ticket, answer));
+        });
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
     BoxFuture, Clock, Commit, Database, Decision, Inbound, Partition, PublishError, Receipt,
-    Receiver, Result, Settler, Start, Stored, Text, Timestamp,
+    Receiver, Result, Settler, Start, Stored, Text, Timestamp, Transaction,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -311,10 +311,22 @@ impl Member {
     }
 
     fn commit(&mut self, commit: Commit, pending: Pending) {
-        if let Some(committer) = &self.means.committer {
-            self.ticket += 1;
-            self.pending.insert(self.ticket, pending);
-            committer.submit(commit, self.ticket, &self.answer);
+        self.commit_in(None, commit, pending);
+    }
+
+    /// In a transaction of a handler's own, where there is one.
+    fn commit_in(
+        &mut self,
+        transaction: Option<Box<dyn Transaction>>,
+        commit: Commit,
+        pending: Pending,
+    ) {
+        let Some(committer) = &self.means.committer else { return };
+        self.ticket += 1;
+        self.pending.insert(self.ticket, pending);
+        match transaction {
+            None => committer.submit(commit, self.ticket, &self.answer),
+            Some(own) => committer.submit_in(own, commit, self.ticket, &self.answer),
         }
     }
 

@@ -58,7 +58,7 @@ impl Member {
 
     pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {
         let is_nothing = handled.is_nothing();
-        let Handled { result, conditions, writes } = handled;
+        let Handled { result, conditions, writes, transaction } = handled;
         let effects = match result {
             Ok(effects) => effects,
             Err(failure) => return self.failed(lane, parked, &failure),
@@ -69,7 +69,9 @@ impl Member {
         }
         let also = Commit { conditions, writes };
         match self.handling(lane, parked.as_ref(), effects, also) {
-            Ok((commit, pending)) if self.means.committer.is_some() => self.commit(commit, pending),
+            Ok((commit, pending)) if self.means.committer.is_some() => {
+                self.commit_in(transaction, commit, pending);
+            }
             Ok((commit, _)) => self.publish(lane, commit),
             Err(failure) => self.failed(lane, parked, &failure),
         }
