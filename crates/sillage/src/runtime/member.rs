@@ -174,6 +174,8 @@ pub(crate) struct Member {
     /// Breakers have changed, or let more calls begin.
     gates_changed: watch::Receiver<()>,
     settled_at: Duration,
+    /// Since when deliveries have ended that are not settled.
+    unsettled: Option<Duration>,
     forgets_at: Duration,
     throttled: bool,
     paused: bool,
@@ -181,7 +183,7 @@ pub(crate) struct Member {
     now: Duration,
 }
 
-/// How often the watermark is settled while deliveries keep coming.
+/// How soon the watermark is settled after a delivery has ended.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often running handlers are looked at for their time limit.
 const TICK: Duration = Duration::from_secs(1);
@@ -218,6 +220,7 @@ impl Member {
             gates: Gates::new(&means),
             gates_changed: means.dependencies.changes(),
             settled_at: Duration::ZERO,
+            unsettled: None,
             forgets_at: Duration::ZERO,
             throttled: false,
             paused,

@@ -1,7 +1,10 @@
 //! Settling: the watermark goes to the database, which fences what is below it, and then to the
 //! broker.
 
-use super::{Member, Pending, SETTLE, intake::Mark};
+use super::{
+    Member, Pending, SETTLE,
+    intake::{Assigned, Mark},
+};
 use crate::{names, runtime::committer::Answer};
 use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Text, Timestamp, Write};
 use std::time::Duration;
@@ -10,14 +13,20 @@ use std::time::Duration;
 const FORGET: Duration = Duration::from_secs(60);
 
 impl Member {
-    /// Settles what moved: now and then under load, at once when nothing is under way.
+    /// Settles what moved, a while after the first of it: what comes in that time shares the durable
+    /// write, and what follows from a delivery does not wait behind the one for its watermark.
     pub(super) fn settle(&mut self, now: bool) {
         let time = self.means.clock.elapsed();
+        if !self.is_unsettled() {
+            self.unsettled = None;
+        } else if !now && time < *self.unsettled.get_or_insert(time) + SETTLE {
+            return;
+        }
         let idle = self.lanes.works() == 0;
         if !now && !idle && time < self.settled_at + SETTLE {
             return;
         }
-        self.settled_at = time;
+        (self.settled_at, self.unsettled) = (time, None);
         self.kill_switch.count(time);
         for place in 0..self.partitions.len() {
             if self.partitions[place].owned && !self.partitions[place].settling {
@@ -27,11 +36,20 @@ impl Member {
         self.report();
     }
 
+    /// Deliveries have ended, and it was not said yet. Whoever waits for a partition, or for the word
+    /// that it is handled, does not wait for more of them.
+    fn is_unsettled(&self) -> bool {
+        let is_new = |p: &Assigned| p.revoked.is_some() || p.stored.is_none();
+        !self.owned().any(is_new) && self.owned().any(|p| !p.settling && !p.finished.is_empty())
+    }
+
     pub(super) fn settle_due(&self) -> Option<Duration> {
         let moved = self.owned().any(|p| !p.settling && !p.finished.is_empty());
+        let since = self.unsettled.unwrap_or(self.settled_at).max(self.settled_at);
+        let moved = moved.then_some(since + SETTLE);
         let revoked = self.owned().filter(|p| !p.settling).filter_map(|p| p.revoked).min();
         let next = self.settled_at + SETTLE;
-        moved.then_some(next).into_iter().chain(revoked.map(|end| end.max(next))).min()
+        moved.into_iter().chain(revoked.map(|end| end.max(next))).min()
     }
 
     fn settle_one(&mut self, place: usize, time: Duration) {
