@@ -1,11 +1,16 @@
 //! Each example of `sillage` prints exactly what the `.out` file beside it says.
 
 use crate::process;
+use crate::services::{self, ForTests, Service};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Runs all examples, and fails after the last if one of them differs.
+/// Names the database to an example that needs a server; one that reads it is run with PostgreSQL.
+const DATABASE: &str = "DATABASE_URL";
+
+/// Runs all examples, and fails after the last if one of them differs. One that needs a server which
+/// is not to be had is skipped, and named; where `CI` is `true` that fails.
 pub(crate) fn run() -> Result<()> {
     let examples = named("rs")?;
     for expected in named("out")? {
@@ -16,14 +21,19 @@ pub(crate) fn run() -> Result<()> {
             process::relative(&expected)
         );
     }
-    let wrong: Vec<String> = examples
-        .iter()
-        .filter_map(|example| check(example).err().map(|error| format!("{error:#}")))
-        .collect();
+    let (mut wrong, mut skipped, mut server) = (vec![], 0, None);
+    for example in &examples {
+        match check(example, &mut server) {
+            Ok(true) => {}
+            Ok(false) => skipped += 1,
+            Err(error) => wrong.push(format!("{error:#}")),
+        }
+    }
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));
     }
-    println!("examples: {} printed what they should", examples.len());
+    println!("examples: {} printed what they should", examples.len() - skipped);
+    ensure!(skipped == 0 || !process::in_ci(), "no example may be skipped where `CI` is `true`");
     Ok(())
 }
 
@@ -41,16 +51,30 @@ fn named(extension: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn check(example: &Path) -> Result<()> {
+/// False where it was skipped. The server is started for the first example that needs it.
+fn check(example: &Path, server: &mut Option<ForTests>) -> Result<bool> {
     let name = example.file_stem().unwrap_or_default().to_string_lossy();
     let beside = example.with_extension("out");
     let expected = fs::read_to_string(&beside).with_context(|| {
         format!("example {name}: save what it should print as {}", process::relative(&beside))
     })?;
     println!("example {name}");
-    let actual = process::output(process::cargo(&format!("run -q -p sillage --example {name}")))?;
+    let mut command = process::cargo(&format!("run -q -p sillage --example {name}"));
+    if fs::read_to_string(example)?.contains(DATABASE) {
+        server.get_or_insert_with(|| ForTests::up(&[Service::Postgres]));
+        match services::at_hand(&[Service::Postgres]) {
+            Ok(urls) => command
+                .args(["--features", "postgres"])
+                .envs(urls.first().map(|url| (DATABASE, url))),
+            Err(error) => {
+                println!("SKIPPED: example {name}: {error:#}");
+                return Ok(false);
+            }
+        };
+    }
+    let actual = process::output(command)?;
     match difference(&expected, &actual) {
-        None => Ok(()),
+        None => Ok(true),
         Some(difference) => bail!("example {name}: {difference}"),
     }
 }

@@ -119,14 +119,22 @@ impl Postgres {
     }
 
     /// Applies a commit within a transaction of the caller's, which must be READ COMMITTED, on any
-    /// connection to this database. It is durable, and seen, when that transaction is committed;
-    /// where it is refused, the transaction, or the savepoint around this call, is to be rolled back.
+    /// connection to this database. It is durable, and seen, when that transaction is committed,
+    /// whatever `synchronous_commit` the session has; where it is refused, the transaction, or the
+    /// savepoint around this call, is to be rolled back. `Rejected` where there is no transaction.
     pub async fn write(
         &self,
         connection: &mut PgConnection,
         commit: &Commit,
     ) -> Result<Committed, CommitError> {
+        transaction::check(&self.log, connection).await?;
         transaction::write(&self.log, connection, commit).await
+    }
+
+    /// Transactions with [`Postgres::write`] were committed: whoever waits for changes looks now, in
+    /// all processes, and not only within a second.
+    pub fn committed(&self) {
+        self.tail.committed(true);
     }
 
     /// Commits over the limits are refused here; the others go on.

@@ -8,8 +8,8 @@ use crate::{
     state::sets_timer,
     tail::Tail,
 };
-use sillage_core::{BoxFuture, Commit, CommitError, Committed, Limits};
-use sqlx::{PgConnection, Postgres};
+use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Limits};
+use sqlx::{PgConnection, Postgres, Row as _};
 use std::{
     any::Any,
     fmt,
@@ -46,6 +46,20 @@ impl PgTransaction {
         done.map_err(|error| CommitError::Failed(crate::error::describe(&self.log.place, error)))?;
         self.tail.committed(sets_timer(&commit));
         Ok(committed)
+    }
+}
+
+/// Whether the connection is in a transaction, which is durable from now on.
+pub(crate) async fn check(log: &Log, connection: &mut PgConnection) -> Result<(), CommitError> {
+    // In one message: what comes in several would be later than its own beginning.
+    let found = sqlx::raw_sql(log.sql.own.clone()).fetch_one(connection).await;
+    match found.and_then(|row| row.try_get(0)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CommitError::Rejected(Error::invalid(
+            "what is written outside of a transaction is not written together with anything: begin \
+             a transaction first, or use `commit`",
+        ))),
+        Err(error) => Err(refuse(&log.place, error)),
     }
 }
 

@@ -10,6 +10,8 @@ mod handler;
 mod log_broker;
 mod names;
 mod observe;
+#[cfg(feature = "postgres")]
+mod outbox;
 mod prefix;
 mod process;
 mod projection;
@@ -53,6 +55,7 @@ pub mod sqlite {
 /// PostgreSQL: what a service writes in SQL of its own.
 #[cfg(feature = "postgres")]
 pub mod postgres {
+    pub use crate::outbox::Outbox;
     pub use sillage_postgres::{PgTransaction as Pg, Postgres, sql, sqlx};
 }
 
