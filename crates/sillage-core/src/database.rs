@@ -216,6 +216,9 @@ pub enum CommitError {
     },
     /// The lease has another epoch: somebody else owns it now. Or a document is not `Below`.
     Fenced,
+    /// Somebody else holds a row of it, and it was handed over with others, which do not wait for
+    /// that: here it is again. Handed over alone it waits.
+    Held(Commit),
     /// It can never be accepted as it is: it is over a limit, or appends a message twice.
     Rejected(Error),
     /// SQL of the user's own failed in it, as this failure's class says.
@@ -236,6 +239,7 @@ impl fmt::Display for CommitError {
             }
             CommitError::Fenced => f.write_str("the lease has another owner now"),
             CommitError::Sql(failure) => failure.fmt(f),
+            CommitError::Held(_) => f.write_str("somebody else holds a row of it"),
             CommitError::Rejected(error) | CommitError::Failed(error) => error.fmt(f),
         }
     }
@@ -334,6 +338,8 @@ pub trait Database: Send + Sync + 'static {
     /// 4. The first of its other conditions that fails: `Conflict` for `Stream` and `Document`,
     ///    `AlreadyHandled` for `Decided`, `Fenced` for `Below`.
     /// 5. `Sql`: a statement of the user's own fails. One for another database is `Rejected`.
+    ///
+    /// `Held` comes before all but the first, where a database lets others hold rows.
     ///
     /// So a commit that was applied but answered `Failed` answers `AlreadyHandled` when it is tried
     /// again, and nobody decides a second time because its own entries are in the way. One that

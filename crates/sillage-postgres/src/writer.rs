@@ -1,8 +1,9 @@
-//! The one task that commits: it takes what waits and saves it with one durable write. Commits whose
-//! rows others hold go to a second task, on a connection of its own.
+//! The one task that commits: it takes what waits and saves it with one durable write. A commit whose
+//! rows others hold goes to a second task, on a connection of its own; one that was handed over with
+//! others goes back to its caller, so that they have their answers.
 //!
 //! *Guarantees.* What was handed over is tried, also when its caller goes away. Commits that share a
-//! row are tried in the order in which they were handed over.
+//! row are tried in the order in which they were handed over, but for those that go back.
 
 use crate::{
     commit::{apply, held_too_long},
@@ -26,9 +27,6 @@ const BYTES: usize = 16 << 20;
 
 /// For how long a commit may find its rows held.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The same, where others that were handed over with it have their answers only then.
-const IN_COMPANY: Duration = Duration::from_secs(2);
 
 type Answer = Result<Committed, CommitError>;
 
@@ -58,13 +56,18 @@ struct Answers {
 }
 
 impl Job {
-    fn patience(&self) -> Duration {
-        if self.alone { PATIENCE } else { IN_COMPANY }
+    fn answer(self, answer: Answer) {
+        self.end(|_| answer);
     }
 
-    fn answer(self, answer: Answer) {
+    /// Gives it back.
+    fn give_back(self) {
+        self.end(|commit| Err(CommitError::Held(commit)));
+    }
+
+    fn end(self, answer: impl FnOnce(Commit) -> Answer) {
         let mut answers = lock(&self.caller.answers);
-        answers.each[self.place] = Some(answer);
+        answers.each[self.place] = Some(answer(self.commit));
         answers.missing -= 1;
         if answers.missing == 0
             && let Some(reply) = answers.reply.take()
@@ -167,15 +170,14 @@ async fn wait(context: Arc<Context>, mut link: Link, mut arriving: mpsc::Unbound
     loop {
         if waiting.is_empty() {
             let Some(job) = arriving.recv().await else { return };
-            waiting.push((context.clock.elapsed() + job.patience(), job));
+            waiting.push((context.clock.elapsed() + PATIENCE, job));
         }
         while let Ok(job) = arriving.try_recv() {
-            waiting.push((context.clock.elapsed() + job.patience(), job));
+            waiting.push((context.clock.elapsed() + PATIENCE, job));
         }
         let mut passed: HashSet<Key> = HashSet::new();
         for (end, job) in std::mem::take(&mut waiting) {
             let keys: Vec<Key> = keys(&job.commit).filter(Key::is_exclusive).collect();
-            let patience = job.patience();
             let is_late = context.clock.elapsed() >= end;
             let answer = if keys.iter().any(|key| passed.contains(key)) {
                 None
@@ -185,7 +187,7 @@ async fn wait(context: Arc<Context>, mut link: Link, mut arriving: mpsc::Unbound
                 context.tell(&commits, &outcomes);
                 outcomes.pop().flatten()
             };
-            let late = || Err(held_too_long(&context.log, patience.as_secs()));
+            let late = || Err(held_too_long(&context.log, PATIENCE.as_secs()));
             if let Some(answer) = answer.or_else(|| is_late.then(late)) {
                 context.let_go(&keys);
                 job.answer(answer);
@@ -204,6 +206,9 @@ impl Context {
     }
 
     fn hold(&self, job: Job, later: &mpsc::UnboundedSender<Job>) {
+        if !job.alone {
+            return job.give_back();
+        }
         let mut waited_for = lock(&self.waited_for);
         for key in keys(&job.commit).filter(Key::is_exclusive) {
             *waited_for.entry(key).or_default() += 1;

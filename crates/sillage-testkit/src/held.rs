@@ -2,7 +2,7 @@
 
 use sillage_core::{
     BoxFuture, Commit, CommitError, Committed, Database, Decision, Epoch, Filter, Head, Page,
-    Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction, Version,
+    Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction, Version, Write,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -13,27 +13,56 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub struct Held {
     database: Arc<dyn Database>,
-    is_held: watch::Sender<bool>,
+    all: watch::Sender<bool>,
+    row: watch::Sender<Option<Text>>,
 }
 
 impl Held {
     /// A way to this database, open at first.
     pub fn new(database: Arc<dyn Database>) -> Self {
-        Held { database, is_held: watch::channel(false).0 }
+        Held { database, all: watch::channel(false).0, row: watch::channel(None).0 }
     }
 
     /// Holds up everything, or lets it go on with what waits.
     pub fn hold(&self, is_held: bool) {
-        self.is_held.send_replace(is_held);
+        self.all.send_replace(is_held);
+    }
+
+    /// Holds up what is committed together with an entry of this stream, given by its whole name,
+    /// as somebody does who holds its row; nothing, if `None`.
+    pub fn hold_row(&self, stream: Option<&str>) {
+        self.row.send_replace(stream.map(Text::from));
     }
 
     /// Whether it is held up.
     pub fn is_held(&self) -> bool {
-        *self.is_held.borrow()
+        *self.all.borrow()
+    }
+
+    async fn but_for_the_row(&self, batch: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
+        let mut row = self.row.subscribe();
+        if batch.len() == 1 {
+            // Its sender is in `self`, which is borrowed: it is there.
+            let _ = row.wait_for(|row| !is_about(&batch[0], row.as_ref())).await;
+            return self.database.commit(batch).await;
+        }
+        let row = row.borrow().clone();
+        let (mut free, mut outcomes) = (vec![], vec![]);
+        for commit in batch {
+            if is_about(&commit, row.as_ref()) {
+                outcomes.push(Some(CommitError::Held(commit)));
+            } else {
+                free.push(commit);
+                outcomes.push(None);
+            }
+        }
+        let mut answers = self.database.commit(free).await.into_iter();
+        let answer = |held: Option<CommitError>| held.map(Err).or_else(|| answers.next());
+        outcomes.into_iter().filter_map(answer).collect()
     }
 
     fn then<'a, T: 'a>(&'a self, call: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
-        let mut is_held = self.is_held.subscribe();
+        let mut is_held = self.all.subscribe();
         Box::pin(async move {
             // Its sender is in `self`, which is borrowed: it is there.
             let _ = is_held.wait_for(|held| !held).await;
@@ -44,7 +73,7 @@ impl Held {
 
 impl Database for Held {
     fn commit(&self, batch: Vec<Commit>) -> BoxFuture<'_, Vec<Result<Committed, CommitError>>> {
-        self.then(self.database.commit(batch))
+        self.then(Box::pin(self.but_for_the_row(batch)))
     }
     fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>>> {
         self.then(self.database.begin())
@@ -104,4 +133,11 @@ impl Database for Held {
     fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
         self.then(self.database.changed(position))
     }
+}
+
+fn is_about(commit: &Commit, row: Option<&Text>) -> bool {
+    commit.writes.iter().any(|write| match write {
+        Write::Append { stream: Some(stream), .. } => Some(stream) == row,
+        _ => false,
+    })
 }

@@ -265,9 +265,10 @@ impl<R: fmt::Debug> std::error::Error for ExecuteError<R> {}
 impl<R> From<CommitError> for ExecuteError<R> {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict { .. } | CommitError::AlreadyHandled | CommitError::Fenced => {
-                ExecuteError::Conflict
-            }
+            CommitError::Conflict { .. }
+            | CommitError::AlreadyHandled
+            | CommitError::Fenced
+            | CommitError::Held(_) => ExecuteError::Conflict,
             CommitError::Rejected(error) | CommitError::Failed(error) => {
                 ExecuteError::Database(error)
             }

@@ -6,7 +6,9 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::prelude::*;
+use sillage::{Expected, prelude::*};
+use sillage_testkit::Held;
+use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_unavailable_spends_no_attempt_and_parks_nothing() {
@@ -84,5 +86,34 @@ async fn many_keys_that_fail_pause_the_consumer() {
     assert!(log.notes().is_empty(), "a paused consumer starts paused");
     harness.admin().resume("shop/billing").await.unwrap();
     harness.until(|| async { log.notes().len() == 30 }).await;
+    app.drain().await;
+}
+
+#[derive(Events, Clone, Debug, PartialEq)]
+enum Bill {
+    Invoiced(Invoiced),
+}
+
+/// Somebody holds the row of one stream, say by hand in a shell.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_waits_for_a_row_delays_no_other() {
+    async fn note(order: Created) -> Effects {
+        let stream = format!("bill-{}", order.order_id);
+        append(stream, Expected::Any, &[Bill::from(Invoiced { order_id: order.order_id })])
+    }
+    let harness = Harness::new();
+    let way = Held::new(harness.database());
+    let service = Service::new("shop").consumer(Consumer::new("billing").on(note));
+    let app = App::new(Arc::new(way.clone())).clock(harness.clock.clone());
+    let app = app.service(service).start().await.unwrap();
+    way.hold_row(Some("shop/bill-a"));
+    for id in ["a", "b", "c"] {
+        harness.garbage(id, &format!(r#"{{"order_id":"{id}","note":""}}"#)).await;
+    }
+    let log = harness.log_until(5).await;
+    let bills: Vec<_> = log.iter().filter_map(|entry| entry.stream.as_ref()).collect();
+    assert!(bills.iter().all(|(stream, _)| !stream.ends_with("-a")), "{bills:?}");
+    way.hold_row(None);
+    harness.log_until(6).await;
     app.drain().await;
 }

@@ -139,15 +139,25 @@ fn what_waits_for_a_row_keeps_its_order() {
         let mut both = step("held", 2);
         both.writes.push(append(Some("other"), "other 0"));
         let batch = vec![step("held", 1), both, step("other", 1)];
-        let waiting = tokio::spawn({
-            let database = database.clone();
-            async move { database.commit(batch).await }
-        });
-        let free = commit([append(Some("free"), "free")]);
-        assert!(database.commit(vec![free]).await[0].is_ok(), "handed over behind them");
+        let waiting: Vec<_> = batch
+            .into_iter()
+            .map(|commit| {
+                let database = database.clone();
+                tokio::spawn(async move { database.commit(vec![commit]).await })
+            })
+            .collect();
+        // Beside them.
+        let behind = vec![commit([append(Some("free"), "free")]), step("held", 3)];
+        let answers = database.commit(behind).await;
+        assert!(answers[0].is_ok(), "{answers:?}");
+        // In company it does not wait.
+        let Err(CommitError::Held(again)) = &answers[1] else { panic!("{answers:?}") };
+        assert_eq!(again.conditions, step("held", 3).conditions);
         schema.run(&mut shell, "COMMIT").await;
-        let answers = waiting.await.unwrap();
-        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        for waits in waiting {
+            let answers = waits.await.unwrap();
+            assert!(answers[0].is_ok(), "{answers:?}");
+        }
         let page = database.log(Position(0), &Filter::default(), 10).await.unwrap();
         let ids: Vec<_> = page.entries.iter().map(|entry| entry.id.to_string()).collect();
         assert_eq!(ids, ["0", "free", "held 1", "held 2", "other 0", "other 1"]);

@@ -1,11 +1,15 @@
-//! Group commit: one task a database writes what gathered while the last batch was written.
+//! Group commit: one task a database hands over what gathered while it was not looking, and waits
+//! for no answer before the next batch.
 //!
-//! There is no timer and nothing to tune: under load batches grow by themselves, without load a
-//! commit is written at once.
+//! There is no timer and nothing to tune: under load batches grow by themselves, as who was
+//! answered together commits again together; without load a commit is written at once. The database
+//! puts together what waits there. A commit with a row that somebody holds is handed over again by
+//! itself, and delays no other.
 
 use crate::names;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sillage_core::{
-    Commit, CommitError, Committed, Database, Error, Sort, Timestamp, Transaction, Write,
+    BoxFuture, Commit, CommitError, Committed, Database, Error, Sort, Timestamp, Transaction, Write,
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -27,7 +31,7 @@ enum Reply {
     Ticket(mpsc::UnboundedSender<(u64, Answer)>, u64),
 }
 
-/// Hands commits to the database's committing task. Cheap to clone.
+/// Hands commits to the database. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Committer {
     pending: mpsc::UnboundedSender<(Commit, Reply)>,
@@ -160,24 +164,53 @@ fn stopped() -> CommitError {
     CommitError::Failed(Error::unavailable("the app has stopped, nothing is committed any more"))
 }
 
+type UnderWay<'d> = FuturesUnordered<BoxFuture<'d, Vec<(Commit, Reply)>>>;
+
 async fn write(
     database: Arc<dyn Database>,
     mut pending: mpsc::UnboundedReceiver<(Commit, Reply)>,
     timers: Arc<Timers>,
 ) {
+    // They are begun in the order in which they are put here.
+    let mut under_way = UnderWay::new();
     let mut batch = Vec::new();
-    while pending.recv_many(&mut batch, BATCH).await > 0 {
-        let (commits, replies): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let set = set_by(&commits);
-        let answers = database.commit(commits).await;
-        if let Some(set) = set {
-            timers.add(set);
-        }
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            match reply {
-                Reply::Once(to) => drop(to.send(answer)),
-                Reply::Ticket(to, ticket) => drop(to.send((ticket, answer))),
+    let mut is_open = true;
+    while is_open || !under_way.is_empty() {
+        tokio::select! {
+            biased;
+            count = pending.recv_many(&mut batch, BATCH), if is_open => {
+                is_open = count > 0;
+                let batch = std::mem::take(&mut batch);
+                if is_open {
+                    under_way.push(Box::pin(save(&*database, &timers, batch)) as BoxFuture<'_, _>);
+                }
+            }
+            Some(held) = under_way.next() => for alone in held {
+                under_way.push(Box::pin(save(&*database, &timers, vec![alone])));
             }
         }
     }
+}
+
+/// Commits a batch and answers; what is to be handed over by itself.
+async fn save(
+    database: &dyn Database,
+    timers: &Timers,
+    batch: Vec<(Commit, Reply)>,
+) -> Vec<(Commit, Reply)> {
+    let (commits, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let set = set_by(&commits);
+    let answers = database.commit(commits).await;
+    if let Some(set) = set {
+        timers.add(set);
+    }
+    let mut held = vec![];
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        match (reply, answer) {
+            (reply, Err(CommitError::Held(commit))) => held.push((commit, reply)),
+            (Reply::Once(to), answer) => drop(to.send(answer)),
+            (Reply::Ticket(to, ticket), answer) => drop(to.send((ticket, answer))),
+        }
+    }
+    held
 }

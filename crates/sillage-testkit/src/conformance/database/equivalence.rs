@@ -211,6 +211,7 @@ fn kind(answer: &Result<Committed, CommitError>) -> &'static str {
         Err(CommitError::AlreadyHandled) => "already handled",
         Err(CommitError::Conflict { .. }) => "conflict",
         Err(CommitError::Fenced) => "fenced",
+        Err(CommitError::Held(_)) => "held",
         Err(CommitError::Rejected(_)) => "rejected",
         Err(CommitError::Sql(_)) => "sql failed",
         Err(CommitError::Failed(_)) => "failed",

@@ -148,7 +148,7 @@ impl Member {
             Err(CommitError::Sql(failure)) => self.failed(lane, None, &failure),
             Err(CommitError::Fenced) => self.fenced(lane),
             Err(CommitError::Conflict { .. }) => self.rerun(lane, RERUNS),
-            Err(CommitError::Failed(_)) => self.rerun(lane, 0),
+            Err(CommitError::Failed(_) | CommitError::Held(_)) => self.rerun(lane, 0),
         }
     }
 

@@ -211,7 +211,9 @@ impl Member {
                 self.rerun(lane, 0);
             }
             Err(CommitError::Rejected(error)) => self.stuck(lane, &error),
-            Ok(_) | Err(CommitError::Failed(_) | CommitError::Sql(_)) => self.rerun(lane, 0),
+            Ok(_) | Err(CommitError::Failed(_) | CommitError::Held(_) | CommitError::Sql(_)) => {
+                self.rerun(lane, 0);
+            }
         }
     }
 
