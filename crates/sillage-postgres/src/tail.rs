@@ -2,8 +2,9 @@
 //!
 //! Whoever asks is told what is true after the question; those who ask at the same time share one
 //! read. Locks are looked at only when the sequence has moved, or an entry is held back. Those who
-//! wait for changes are woken at once after commits of this process and by notifications of others,
-//! and at the latest when the task looks again.
+//! wait for changes are woken after commits of this process and by notifications of others, and at
+//! the latest when the task looks again: at once where few wait, and the more wait the more rarely,
+//! as each of them reads then.
 
 use crate::{
     error::describe,
@@ -24,6 +25,10 @@ const UNTOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// Notifications are sent at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
+/// So long is the rest between two wake-ups, for each who waits: a hundred are woken at most forty
+/// times a second.
+const REST: Duration = Duration::from_micros(250);
+
 /// When a transaction has held back readers for this long, it is named, and then as often.
 const HELD: Duration = Duration::from_secs(10);
 
@@ -36,17 +41,23 @@ pub(crate) struct Seen {
     pub(crate) stable: u64,
     /// How often timers were set, by the database's count.
     pub(crate) timers: u64,
-    /// How often this process has set one.
-    own_timers: u64,
     /// Entries up to here are gone.
     pub(crate) trimmed_before: u64,
+}
+
+/// What those who wait were told last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    seen: Seen,
+    /// How often this process has set a timer.
+    own_timers: u64,
 }
 
 type Ask = oneshot::Sender<Result<Seen>>;
 
 /// What this process knows of the log's end.
 pub(crate) struct Tail {
-    seen: watch::Sender<Seen>,
+    told: watch::Sender<Told>,
     asks: mpsc::UnboundedSender<Ask>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
@@ -57,15 +68,17 @@ pub(crate) struct Tail {
 impl Tail {
     /// Starts the task; it ends when this is gone.
     pub(crate) fn start(log: Arc<Log>, way: Way) -> Arc<Tail> {
-        let (seen, _) = watch::channel(Seen::default());
+        let (told, _) = watch::channel(Told::default());
         let (asks, asked) = mpsc::unbounded_channel();
-        let (tell, told) = mpsc::unbounded_channel();
+        let (tell, to_tell) = mpsc::unbounded_channel();
         let look = Arc::<Notify>::default();
         let watcher = Watcher {
             log: log.clone(),
             clock: way.clock.clone(),
             link: Link::new(way.clone()),
-            seen: seen.clone(),
+            seen: Seen::default(),
+            told: told.clone(),
+            woken: way.clock.elapsed(),
             look: look.clone(),
             held: None,
         };
@@ -73,8 +86,8 @@ impl Tail {
             tokio::spawn(listen(log.clone(), way.clone(), look.clone(), asks.downgrade()));
         }
         tokio::spawn(watcher.run(asked));
-        tokio::spawn(notify(log, way, told));
-        Arc::new(Tail { seen, asks, look, tell })
+        tokio::spawn(notify(log, way, to_tell));
+        Arc::new(Tail { told, asks, look, tell })
     }
 
     /// Where the log ends: at least all that was committed before this call.
@@ -88,7 +101,7 @@ impl Tail {
     /// Commits of this process were accepted that appended or, perhaps, set a timer.
     pub(crate) fn committed(&self, timer: bool) {
         if timer {
-            self.seen.send_modify(|seen| seen.own_timers += 1);
+            self.told.send_modify(|told| told.own_timers += 1);
         }
         self.look.notify_one();
         let _ = self.tell.send(timer);
@@ -96,20 +109,19 @@ impl Tail {
 
     /// Completes when the log is stable past `position`, or a timer was set since this call.
     pub(crate) fn wait(&self, position: Position) -> impl Future<Output = ()> + Send + use<> {
+        let mut told = self.told.subscribe();
+        let before = *told.borrow_and_update();
         // Where others wait already, the task is looking.
-        let is_first = self.seen.receiver_count() == 0;
-        let mut seen = self.seen.subscribe();
-        let before = *seen.borrow_and_update();
-        if is_first {
+        if self.told.receiver_count() == 1 {
             self.look.notify_one();
         }
         async move {
-            let news = |seen: &Seen| {
-                seen.stable > position.0
-                    || seen.own_timers != before.own_timers
-                    || seen.timers != before.timers
+            let news = |told: &Told| {
+                told.seen.stable > position.0
+                    || told.own_timers != before.own_timers
+                    || told.seen.timers != before.seen.timers
             };
-            if seen.wait_for(news).await.is_err() {
+            if told.wait_for(news).await.is_err() {
                 // The database handle is gone; nothing changes any more.
                 std::future::pending::<()>().await;
             }
@@ -122,7 +134,11 @@ struct Watcher {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
     link: Link,
-    seen: watch::Sender<Seen>,
+    seen: Seen,
+    told: watch::Sender<Told>,
+    /// When those who wait were woken last.
+    woken: Duration,
+    /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
     /// Since when something is held back, or was named last.
     held: Option<Duration>,
@@ -133,38 +149,71 @@ impl Watcher {
         let mut waiting = vec![];
         let (first, most) = if self.link.way.pooler { UNTOLD } else { TOLD };
         let mut pause = first;
+        // There is something to tell, or may be.
+        let mut is_wanted = false;
         loop {
-            let is_waited_for = self.seen.receiver_count() > 0;
+            let is_waited_for = self.told.receiver_count() > 0;
             tokio::select! {
                 biased;
                 count = asked.recv_many(&mut waiting, usize::MAX) => if count == 0 { return },
-                () = self.look.notified() => pause = first,
+                () = self.look.notified(), if !is_wanted => {
+                    pause = first;
+                    // Where nobody waits, whoever begins to wait says so.
+                    let is_waited_for = self.told.receiver_count() > 0;
+                    is_wanted = is_waited_for && !self.rest().is_zero();
+                    if is_wanted || !is_waited_for {
+                        continue;
+                    }
+                }
+                () = self.clock.sleep(self.rest()), if is_wanted => {}
                 () = self.clock.sleep(pause), if is_waited_for => pause = (pause * 2).min(most),
             }
-            let before = *self.seen.borrow();
+            let before = self.seen;
             let read = self.read().await;
-            if let Ok(now) = &read {
-                if now.last != before.last {
+            if read.is_ok() {
+                if self.seen.last != before.last {
                     pause = first;
                 }
-                if now.stable < now.last {
+                if self.seen.stable < self.seen.last {
                     // Something is held back: it may be over soon, and nobody will say so.
                     pause = pause.min(UNTOLD.1);
                 }
             } else {
                 pause = most;
             }
+            is_wanted = !self.tell();
             self.name_who_holds().await;
             for ask in waiting.drain(..) {
                 let _ = ask.send(match &read {
-                    Ok(seen) => Ok(*seen),
+                    Ok(()) => Ok(self.seen),
                     Err(error) => Err(Error::new(error.kind(), error.to_string())),
                 });
             }
         }
     }
 
-    async fn read(&mut self) -> Result<Seen> {
+    /// For how long nobody may be woken; nothing shorter than a timer can tell.
+    fn rest(&self) -> Duration {
+        let waiting = u32::try_from(self.told.receiver_count()).unwrap_or(u32::MAX);
+        let since = self.clock.elapsed().saturating_sub(self.woken);
+        let rest = REST.saturating_mul(waiting).saturating_sub(since);
+        if rest < Duration::from_millis(1) { Duration::ZERO } else { rest }
+    }
+
+    /// Wakes those who wait, if there is news for them. `false`: there is, and it is too early.
+    fn tell(&mut self) -> bool {
+        if self.told.borrow().seen == self.seen {
+            return true;
+        }
+        if !self.rest().is_zero() {
+            return false;
+        }
+        self.woken = self.clock.elapsed();
+        self.told.send_modify(|told| told.seen = self.seen);
+        true
+    }
+
+    async fn read(&mut self) -> Result<()> {
         let read = self.read_on_link().await.map_err(|error| describe(&self.log.place, error));
         let now = match read {
             Ok(now) => now,
@@ -174,20 +223,16 @@ impl Watcher {
                 return Err(error);
             }
         };
-        self.seen.send_if_modified(|seen| {
-            let own_timers = seen.own_timers;
-            // A transaction may hold a lower one than others have passed: it writes above them all
-            // the same. Only a log that was restored goes back.
-            let least = if now.last < seen.last { 0 } else { seen.stable };
-            let grown = Seen { own_timers, stable: now.stable.max(least), ..now };
-            std::mem::replace(seen, grown) != grown
-        });
-        Ok(*self.seen.borrow())
+        // A transaction may hold a lower one than others have passed: it writes above them all
+        // the same. Only a log that was restored goes back.
+        let least = if now.last < self.seen.last { 0 } else { self.seen.stable };
+        self.seen = Seen { stable: now.stable.max(least), ..now };
+        Ok(())
     }
 
     /// Says which transaction holds readers back, if one does so for long.
     async fn name_who_holds(&mut self) {
-        let seen = *self.seen.borrow();
+        let seen = self.seen;
         if seen.stable >= seen.last {
             self.held = None;
             return;
@@ -227,7 +272,7 @@ impl Watcher {
     }
 
     async fn read_on_link(&mut self) -> sqlx::Result<Seen> {
-        let before = *self.seen.borrow();
+        let before = self.seen;
         let mut open = self.link.open().await?;
         let way = self.link.way.clone();
         let done = way.limited(async {
@@ -253,7 +298,7 @@ async fn look(log: &Log, connection: &mut PgConnection, before: Seen) -> sqlx::R
     let query = log.query(&log.sql.stable).bind(log.oid).bind(log.sequence);
     let row = query.fetch_one(connection).await?;
     let (last, stable) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    Ok(Seen { last, stable, timers, trimmed_before, ..before })
+    Ok(Seen { last, stable, timers, trimmed_before })
 }
 
 /// Tells other processes that something was committed, outside the commits: a notification inside
