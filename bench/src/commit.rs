@@ -1,7 +1,6 @@
 //! Group commit with waiting writers on SQLite, beside raw rusqlite writing the same rows in
 //! batches of the same size, with the same settings and indexes.
 
-use crate::counting::Counting;
 use serde::{Deserialize, Serialize};
 use sillage::{Expected, SystemClock, append, prelude::*};
 use std::{path::Path, sync::Arc, time::Instant};
@@ -27,14 +26,14 @@ pub(crate) async fn run(commits: u64, writers: u64, rounds: u32) {
     let folder = std::env::temp_dir().join(format!("sillage-bench-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder).expect("a folder for the files");
     let database = sillage_sqlite::Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
-    let counting = Counting::new(Arc::new(database.expect("a new file opens")));
-    let app = App::new(counting.clone()).service(Service::new("shop"));
+    let database = Arc::new(database.expect("a new file opens"));
+    let app = App::new(database.clone()).service(Service::new("shop"));
     let app = app.start().await.expect("starts");
     let mut ratios = vec![];
     for round in 0..rounds {
-        let before = counting.batches();
+        let before = database.durable_writes();
         let ours = grouped(&app.service("shop"), commits, writers, round).await;
-        let batches = counting.batches() - before;
+        let batches = database.durable_writes() - before;
         let each = (commits / batches.max(1)).max(1);
         let raw = raw(&folder, commits, each, round);
         ratios.push(ours / raw);

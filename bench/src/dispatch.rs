@@ -154,16 +154,28 @@ pub(crate) async fn run(count: u64) {
     let consumer = Consumer::new("count").on_any(["order"], nothing);
     let app = App::stateless(broker).service(Service::new("bench").consumer(consumer));
     let app = app.start().await.expect("the bench starts");
-    let (before, start) = (crate::ALLOCATIONS.stats(), Instant::now());
+    let (before, start) = (allocations(), Instant::now());
     settled.done.notified().await;
-    let (after, elapsed) = (crate::ALLOCATIONS.stats(), start.elapsed());
+    let (after, elapsed) = (allocations(), start.elapsed());
     app.drain().await;
-    let allocations = after.allocations + after.reallocations - before.allocations;
     #[allow(clippy::cast_precision_loss)]
     let each = |what: f64| what / count as f64;
-    println!(
-        "dispatch: {count} messages, {:.0} ns each, {:.4} allocations each",
-        each(elapsed.as_secs_f64() * 1e9),
-        each(f64::from(u32::try_from(allocations).unwrap_or(u32::MAX)))
-    );
+    print!("dispatch: {count} messages, {:.0} ns each", each(elapsed.as_secs_f64() * 1e9));
+    if let (Some(before), Some(after)) = (before, after) {
+        let allocations = u32::try_from(after - before).unwrap_or(u32::MAX);
+        print!(", {:.4} allocations each", each(f64::from(allocations)));
+    }
+    println!();
+}
+
+#[cfg(feature = "allocations")]
+#[allow(clippy::unnecessary_wraps)]
+fn allocations() -> Option<usize> {
+    let stats = crate::ALLOCATIONS.stats();
+    Some(stats.allocations + stats.reallocations)
+}
+
+#[cfg(not(feature = "allocations"))]
+fn allocations() -> Option<usize> {
+    None
 }

@@ -1,6 +1,5 @@
 //! A hundred `execute` calls at once on one stream, counted in durable writes.
 
-use crate::counting::Counting;
 use serde::{Deserialize, Serialize};
 use sillage::{SystemClock, prelude::*};
 use std::sync::Arc;
@@ -38,11 +37,11 @@ impl Decider for Row {
 
 pub(crate) async fn run() {
     let path = std::env::temp_dir().join(format!("sillage-bench-{}.db", uuid::Uuid::now_v7()));
-    let database = sillage_sqlite::Sqlite::open(&path, Arc::new(SystemClock)).expect("opens");
-    let counting = Counting::new(Arc::new(database));
-    let app = App::new(counting.clone()).service(Service::new("hall"));
+    let database = sillage_sqlite::Sqlite::open(&path, Arc::new(SystemClock));
+    let database = Arc::new(database.expect("a new file opens"));
+    let app = App::new(database.clone()).service(Service::new("hall"));
     let app = app.start().await.expect("starts");
-    let before = counting.batches();
+    let before = database.durable_writes();
     let calls = (0..100).map(|_| {
         let hall = app.service("hall");
         tokio::spawn(async move { hall.execute::<Row>("a", ()).await.is_ok() })
@@ -50,7 +49,10 @@ pub(crate) async fn run() {
     for call in calls.collect::<Vec<_>>() {
         assert!(call.await.expect("a call ends"), "accepted");
     }
-    println!("execute: 100 calls on one stream in {} durable writes", counting.batches() - before);
+    println!(
+        "execute: 100 calls on one stream in {} durable writes",
+        database.durable_writes() - before
+    );
     app.drain().await;
     let _ = std::fs::remove_file(path);
 }

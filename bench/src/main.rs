@@ -4,17 +4,19 @@
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod brokers;
 mod commit;
-mod counting;
 mod dispatch;
 mod execute;
 #[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]
 mod inbox;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod replay;
 mod saga;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "allocations")]
 #[global_allocator]
 static ALLOCATIONS: &stats_alloc::StatsAlloc<std::alloc::System> =
     &stats_alloc::INSTRUMENTED_SYSTEM;
@@ -54,6 +56,9 @@ enum What {
     /// Group commit on PostgreSQL beside pgbench, and what idle readers cost.
     #[cfg(feature = "postgres")]
     Postgres(postgres::Postgres),
+    /// A million events into a view on PostgreSQL, beside reading, decoding and writing by itself.
+    #[cfg(feature = "postgres")]
+    Replay(replay::Replay),
     /// A saga of four steps on SQLite, one and 64 in flight, beside what its durable writes cost.
     Saga {
         /// How many one at a time; twenty times as many 64 at once.
@@ -75,6 +80,8 @@ async fn main() {
         What::Inbox(what) => inbox::run(what).await,
         #[cfg(feature = "postgres")]
         What::Postgres(what) => postgres::run(what).await,
+        #[cfg(feature = "postgres")]
+        What::Replay(what) => replay::run(what).await,
         What::Saga { sagas } => saga::run(sagas).await,
         What::Execute => execute::run().await,
     }

@@ -1,9 +1,9 @@
 //! A saga of four steps on SQLite, its participants beside it: how long one takes, one at a time and
 //! 64 at once, beside what its durable writes cost by themselves.
 
-use crate::counting::Counting;
 use serde::{Deserialize, Serialize};
 use sillage::{SystemClock, prelude::*};
+use sillage_sqlite::Sqlite;
 use std::{
     fs::File,
     io::Write as _,
@@ -80,7 +80,7 @@ async fn ship(command: Ship) -> Effects {
 
 type Ends = mpsc::UnboundedReceiver<(String, Instant)>;
 
-async fn start(counting: Arc<Counting>) -> (Running, Ends) {
+async fn start(database: Arc<Sqlite>) -> (Running, Ends) {
     let (sender, ends) = mpsc::unbounded_channel();
     let end = move |ended: Ended| {
         let _ = sender.send((ended.id, Instant::now()));
@@ -92,7 +92,7 @@ async fn start(counting: Arc<Counting>) -> (Running, Ends) {
         .consumer(Consumer::new("parcel").on(pack))
         .consumer(Consumer::new("shipping").on(ship))
         .consumer(Consumer::new("ends").on(end));
-    let app = App::new(counting).service(Service::new("order").saga(checkout())).service(parts);
+    let app = App::new(database).service(Service::new("order").saga(checkout())).service(parts);
     (app.start().await.expect("starts"), ends)
 }
 
@@ -100,21 +100,21 @@ async fn start(counting: Arc<Counting>) -> (Running, Ends) {
 pub(crate) async fn run(sagas: usize) {
     let folder = std::env::temp_dir().join(format!("sillage-bench-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder).expect("a folder for the files");
-    let database = sillage_sqlite::Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
-    let counting = Counting::new(Arc::new(database.expect("a new file opens")));
-    let (app, mut ends) = start(counting.clone()).await;
+    let database = Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
+    let database = Arc::new(database.expect("a new file opens"));
+    let (app, mut ends) = start(database.clone()).await;
     let order = app.service("order");
     // The first ones find caches and statements cold.
     flight(&order, &mut ends, "warm", 20, 4).await;
     let fsync = fsync(&folder);
-    let before = counting.batches();
+    let before = database.durable_writes();
     let (one, one_rate) = flight(&order, &mut ends, "one", sagas, 1).await;
-    let (batches, of) = (counting.batches() - before, sagas as u64);
+    let (batches, of) = (database.durable_writes() - before, sagas as u64);
     let each = batches.div_ceil(of);
     let arithmetic = fsync * u32::try_from(each).unwrap_or(u32::MAX);
-    let before = counting.batches();
+    let before = database.durable_writes();
     let (many, many_rate) = flight(&order, &mut ends, "many", sagas * 20, 64).await;
-    let shared = counting.batches() - before;
+    let shared = database.durable_writes() - before;
     println!(
         "saga: one in flight p50 {one:?}, {each} durable writes each, fsync p50 {fsync:?}, together \
          {arithmetic:?}; ratio {:.2}",

@@ -172,44 +172,63 @@ fn execute() -> Result<Figure> {
 
 /// Publishing and consuming beside raw rdkafka and raw lapin.
 pub(crate) fn brokers() -> Result<Vec<Figure>> {
-    const BROKERS: [(Service, u32); 2] = [(Service::Kafka, 200_000), (Service::Rabbitmq, 50_000)];
-    process::run(process::cargo("build --profile perf -p bench --features kafka,rabbitmq"))?;
-    let needed = BROKERS.map(|(service, _)| service);
+    const BROKERS: [(Service, u32); 2] = [(Service::Kafka, 500_000), (Service::Rabbitmq, 150_000)];
+    let with_clients = build_with_clients()?;
+    let needed = [Service::Kafka, Service::Rabbitmq, Service::Postgres];
     let _stopped_afterwards = ForTests::up(&needed);
+    let mut urls = services::up(&needed)?;
+    let (_, database) = urls.pop().context("PostgreSQL has no URL")?;
     let mut figures = vec![];
-    for (service, url) in services::up(&needed)? {
-        let (_, messages) = BROKERS[usize::from(service == Service::Rabbitmq)];
+    for ((service, url), (_, messages)) in urls.iter().zip(BROKERS) {
         let (_, said) = bench(&format!("brokers --broker {url} --messages {messages}"))?;
-        let command = format!(
-            "cargo run --profile perf -p bench --features {0} -- brokers --broker … --messages \
-             {messages}",
-            service.name()
-        );
+        let command = format!("{with_clients} -- brokers --broker … --messages {messages}");
         for part in ["publish", "consume"] {
-            figures.extend(beside_raw(service, part, &command, &said)?);
+            figures.extend(beside_raw(*service, part, &command, &said)?);
         }
+        let (_, said) = bench(&format!("inbox --broker {url} --database {database}"))?;
+        figures.push(Figure {
+            what: match service {
+                Service::Kafka => "Kafka to PostgreSQL: to bare array inserts",
+                _ => "RabbitMQ to PostgreSQL: to bare array inserts",
+            },
+            command: format!("{with_clients} -- inbox --broker … --database …"),
+            measured: format!("{:.2}", after::<f64>(&said, "inbox: to bare arrays ")?),
+            limit: "none".into(),
+            holds: Some(true),
+        });
     }
     Ok(figures)
 }
 
-/// Group commit beside pgbench, and what readers that find nothing cost.
+/// Builds the bench with all clients; how to run it so.
+fn build_with_clients() -> Result<&'static str> {
+    const BENCH: &str = "-p bench --no-default-features --features kafka,rabbitmq,postgres";
+    process::run(process::cargo(&format!("build --profile perf {BENCH}")))?;
+    Ok("cargo run --profile perf -p bench --no-default-features --features kafka,rabbitmq,postgres")
+}
+
+/// Group commit beside pgbench, what readers that find nothing cost, and a view from the beginning.
 fn databases() -> Result<Vec<Figure>> {
-    const FIGURES: [(&str, &str, f64); 4] = [
+    const FIGURES: [(&str, &str, f64); 5] = [
         ("PostgreSQL, 64 writers: to pgbench, 64 single INSERTs", "64 writers to 64 singles ", 3.0),
         ("PostgreSQL, 64 writers: to pgbench, UNNEST of 100", "64 writers to UNNEST ", 0.35),
         ("PostgreSQL, one writer: to pgbench, one", "one writer to one single ", 0.7),
         ("PostgreSQL, 64 writers: with 100 idle readers", "with readers to without ", 0.95),
+        ("PostgreSQL, 1M events into a view: raw to ours", "replay: raw to ours ", 0.8),
     ];
-    process::run(process::cargo("build --profile perf -p bench --features postgres"))?;
+    let with_clients = build_with_clients()?;
     let _stopped_afterwards = ForTests::up(&[Service::Postgres]);
     let (_, url) = services::up(&[Service::Postgres])?.pop().context("PostgreSQL has no URL")?;
-    let (_, said) = bench(&format!("postgres --database {url}"))?;
-    let command = "cargo run --profile perf -p bench --features postgres -- postgres --database …";
+    let (_, mut said) = bench(&format!("postgres --database {url}"))?;
+    said += &bench(&format!("replay --database {url}"))?.1;
     let figures = FIGURES.iter().map(|(what, words, limit)| {
         let ratio: f64 = after(&said, words)?;
         Ok(Figure {
             what,
-            command: command.to_owned(),
+            command: match words.strip_prefix("replay") {
+                Some(_) => format!("{with_clients} -- replay --database …"),
+                None => format!("{with_clients} -- postgres --database …"),
+            },
             measured: format!("{ratio:.2}"),
             limit: format!("≥ {limit:.2}"),
             holds: Some(ratio >= *limit),
@@ -257,7 +276,8 @@ pub(crate) fn before<T: FromStr>(said: &str, words: &str) -> Result<T> {
 /// The number that stands just after the words.
 fn after<T: FromStr>(said: &str, words: &str) -> Result<T> {
     let number = said.split_once(words).and_then(|(_, said)| said.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).with_context(|| format!("no {words}in: {said}"))
+    let number = number.and_then(|number| number.trim_end_matches(',').parse().ok());
+    number.with_context(|| format!("no {words}in: {said}"))
 }
 
 #[cfg(test)]
@@ -271,6 +291,7 @@ mod tests {
         assert_eq!(before::<String>(said, " allocations each").unwrap(), "0.0012");
         let ratio = after::<String>("median ratio to raw 0.93\n", "ratio to raw ").unwrap();
         assert_eq!(ratio, "0.93");
+        assert_eq!(after::<String>("lapin: rate 0.93, CPU 1.07", ": rate ").unwrap(), "0.93");
         assert!(before::<u64>(said, " durable writes").is_err());
     }
 }

@@ -97,6 +97,12 @@ impl Sqlite {
         Ok(Sqlite { path, clock, readers, leases, changes, writer })
     }
 
+    /// How many durable writes of commits there were since it was opened: what group commit saves
+    /// is seen here.
+    pub fn durable_writes(&self) -> u64 {
+        self.writer.writes()
+    }
+
     /// Commits over the limits are refused here, without a durable write; the others go on.
     async fn commit_all(&self, batch: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
         let limits = Limits::default();

@@ -11,7 +11,11 @@ use rusqlite::Connection;
 use sillage_core::{Clock, Commit, CommitError, Error, Result};
 use std::{
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
 };
 use tokio::sync::oneshot;
@@ -25,6 +29,7 @@ const GATHERED: usize = 512;
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
+    writes: Arc<AtomicU64>,
 }
 
 /// What the writer's thread works with.
@@ -44,6 +49,8 @@ impl Writer {
     pub(crate) fn start(connection: Connection, context: Context) -> Result<Writer> {
         let (jobs, waiting) = mpsc::channel();
         let (ready, started) = mpsc::sync_channel(1);
+        let writes = Arc::<AtomicU64>::default();
+        let counted = writes.clone();
         let thread = thread::Builder::new().name("sillage-sqlite".to_owned());
         let spawned = thread.spawn(move || {
             // Taken in here, so that it is dropped, with its connection, before the writer's.
@@ -51,7 +58,7 @@ impl Writer {
             match Statements::prepare(&connection) {
                 Ok(mut statements) => {
                     let _ = ready.send(Ok(()));
-                    context.work(&mut statements, &waiting);
+                    context.work(&mut statements, &waiting, &counted);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(describe(&context.path, &error)));
@@ -61,7 +68,12 @@ impl Writer {
         let thread = spawned
             .map_err(|error| Error::unavailable("no thread can be started").because(error))?;
         started.recv().unwrap_or_else(|_| Err(stopped()))?;
-        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread), writes })
+    }
+
+    /// How many durable writes there were.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// One outcome a commit, in order, once all that were accepted are durable.
@@ -87,7 +99,12 @@ impl Drop for Writer {
 }
 
 impl Context {
-    fn work(&self, statements: &mut Statements<'_>, waiting: &mpsc::Receiver<Job>) {
+    fn work(
+        &self,
+        statements: &mut Statements<'_>,
+        waiting: &mpsc::Receiver<Job>,
+        writes: &AtomicU64,
+    ) {
         let mut gathered = Vec::new();
         let mut replies = Vec::new();
         while let Ok(first) = waiting.recv() {
@@ -98,6 +115,7 @@ impl Context {
                 next = if gathered.len() < GATHERED { waiting.try_recv().ok() } else { None };
             }
             let (outcomes, seen) = apply(statements, &self.path, &*self.clock, &gathered);
+            writes.fetch_add(1, Ordering::Relaxed);
             if let Some(seen) = seen {
                 self.changes.publish(seen);
             }
