@@ -13,7 +13,11 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 8] = [
+/// Services apart, on both brokers, with bad connections, frozen processes and rebalances.
+const TROUBLES: &str = "xtask faults --broker kafka,rabbitmq --troubles network,freezes,members \
+                        --short";
+
+const STEPS: [Step; 9] = [
     Step { name: "format", run: || process::run(process::cargo("fmt --all --check")) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "clippy", run: clippy },
@@ -23,6 +27,7 @@ const STEPS: [Step; 8] = [
     Step { name: "pairs", run: pairs::short },
     // A process of its own: it ends what it started when it is interrupted.
     Step { name: "faults", run: || process::run(process::cargo("xtask faults --short")) },
+    Step { name: "troubles", run: || process::run(process::cargo(TROUBLES)) },
 ];
 
 /// Minutes long and blind to what changed: only where `CI` is `true`.
