@@ -5,7 +5,9 @@
 
 use crate::{error::code, log::Log};
 use futures_util::FutureExt as _;
-use sillage_core::{BoxFuture, Class, Commit, Effect, Effects, Failure, Statement, Write};
+use sillage_core::{
+    BoxFuture, Class, Commit, Effect, Effects, Error, ErrorKind, Failure, Statement, Write,
+};
 use sqlx::PgConnection;
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
@@ -134,6 +136,11 @@ async fn one(log: &Log, connection: &mut PgConnection, sql: &Sql) -> sqlx::Resul
             Cause::Server => return Err(*error),
             Cause::Held => Ended::Held,
             Cause::Guilty if class == Class::Transient => Ended::Refused(Failure::permanent(error)),
+            _ if class == Class::Transient && code(&error).as_deref() == Some("42P01") => {
+                let why = "`sql` needs a table that is not there: make it, and this is tried again";
+                let error = Error::new(ErrorKind::NotFound, why).because(*error);
+                Ended::Refused(Failure::transient(error))
+            }
             _ => Ended::Refused(Failure { class, source: error }),
         },
     }))

@@ -89,6 +89,10 @@ pub(crate) fn of_user(class: Class, error: rusqlite::Error) -> Failure {
                    Sillage's own tables";
         return Failure::permanent(Error::new(ErrorKind::Denied, why).because(error));
     }
+    if class == Class::Transient && error.to_string().contains("no such table") {
+        let why = "`sql` needs a table that is not there: make it, and this is tried again";
+        return Failure::transient(Error::new(ErrorKind::NotFound, why).because(error));
+    }
     let is_final = class == Class::Transient && is_guilty(&error);
     let class = if is_final { Class::Permanent } else { class };
     Failure { class, source: Box::new(error) }

@@ -35,7 +35,7 @@ pub use handler::{
 };
 pub use log_broker::{LogBroker, SLOTS};
 pub use process::{Memory, Process, Route};
-pub use projection::{Digest, Get, Hash, Projection, ReadError, View};
+pub use projection::{Digest, Get, Hash, Projection, ReadError, SqlProjection, View};
 pub use replay::{Change, Example, Replay, Replayed};
 pub use runtime::{
     breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
@@ -65,8 +65,8 @@ pub mod prelude {
         Aggregate, Aggregates, Answered, App, Breaker, Command, Consumer, Decider, Document,
         Documents, Effects, Event, Events, Failure, Key, Load, Meta, OrFail, Position, Process,
         Projection, Rate, Raw, Recorded, Retry, Running, Saga, Service, ServiceHandle, Snapshots,
-        State, Timestamp, Tx, View, after, append, at, cancel, delete, end, hours, mins, ms,
-        no_undo, publish, put, put_blind, schedule, secs, send,
+        SqlProjection, State, Timestamp, Tx, View, after, append, at, cancel, delete, end, hours,
+        mins, ms, no_undo, publish, put, put_blind, schedule, secs, send,
     };
 }
 

@@ -29,6 +29,7 @@ mod generations;
 mod keeper;
 mod runner;
 mod switch;
+mod tables;
 mod view;
 
 pub use digest::{Digest, Hash};
@@ -40,6 +41,7 @@ pub(crate) use keeper::{Keeper, Means, sweep};
 use sillage_core::{DecodeError, Document, Error, Event, Key, Recorded, Result, Stored, Text};
 use std::{collections::HashMap, sync::Arc};
 pub(crate) use switch::{Choice, Refused, checkpoints, choose};
+pub use tables::SqlProjection;
 pub(crate) use view::Progress;
 pub use view::{Get, ReadError, View};
 
@@ -144,6 +146,10 @@ pub(crate) trait AnyProjection: Send + Sync {
     fn errors(&self) -> Vec<String>;
     /// What folds for one reader.
     fn folder(&self) -> Box<dyn Folder>;
+    /// Into tables of the user's own, which a second fold beside it would write twice.
+    fn writes_tables(&self) -> bool {
+        false
+    }
 }
 
 impl<D: Document + Default> AnyProjection for Projection<D> {

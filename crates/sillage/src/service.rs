@@ -6,7 +6,7 @@ use crate::{
     handler::States,
     names,
     process::{AnyProcess, Memory, Process},
-    projection::{AnyProjection, Progress, Projection, ReadError, read},
+    projection::{AnyProjection, Progress, Projection, ReadError, SqlProjection, read},
     runtime::{
         assemble::Origin, breaker::Breaker, committer::Committer, dependency::Dependency,
         rate::Rate,
@@ -111,6 +111,12 @@ impl Service {
 
     /// A projection of the service's own entries and of the topics it follows.
     pub fn projection<D: Document + Default>(mut self, projection: Projection<D>) -> Self {
+        self.projections.push(Arc::new(projection));
+        self
+    }
+
+    /// A projection into tables of the user's own, of the same events as other projections.
+    pub fn sql_projection(mut self, projection: SqlProjection) -> Self {
         self.projections.push(Arc::new(projection));
         self
     }

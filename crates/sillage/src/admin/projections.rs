@@ -176,6 +176,13 @@ impl Admin {
                 "`{name}` is there beside the one that is read: switch to it, or discard it first"
             )));
         }
+        if of.tables {
+            return Err(Error::invalid(format!(
+                "projection `{id}` writes tables of your own, which a rebuild beside it would write \
+                 twice: deploy version {} of it, whose SQL writes new tables",
+                of.newest + 1
+            )));
+        }
         let page = self.database.log(Position(0), &Filter::default(), 1).await?;
         if page.trimmed_before > Position(0) && !lossy {
             return Err(Error::invalid(format!(

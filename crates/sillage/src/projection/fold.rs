@@ -5,26 +5,38 @@
 //! neither loads nor writes one again for every entry.
 
 use super::{Changed, Digest, Fold, Folds, Hash, read};
-use sillage_core::{DecodeError, Document, Error, Position, Recorded, Result, Stored};
+use sillage_core::{DecodeError, Document, Error, Position, Recorded, Result, Statement, Stored};
 use std::collections::{HashMap, HashSet};
 
 /// After a write so many documents stay in memory, at most twice as many.
 const HELD: usize = 4096;
+/// Entries read at once.
+const PAGE: usize = 1000;
+/// So many documents a reader that is behind holds unwritten at most.
+const UNWRITTEN: usize = 2000;
 
-/// An entry that cannot be read.
+/// An entry that cannot be folded.
 pub(crate) struct Poison {
     pub(crate) position: Position,
-    pub(crate) error: DecodeError,
+    pub(crate) why: String,
 }
 
-/// A document after the fold: its sort key and body, or `None` where it is removed.
-pub(crate) struct Folded {
-    pub(crate) id: String,
-    pub(crate) document: Option<(Option<String>, Vec<u8>)>,
+/// What is to be written after a fold.
+pub(crate) enum Folded {
+    /// A document: its id, sort key and body.
+    Put(String, Option<String>, Vec<u8>),
+    /// Its id.
+    Delete(String),
+    /// To be run.
+    Sql(Statement),
 }
 
 /// What a folder holds that is not written yet.
 pub(crate) trait Folder: Send {
+    /// Entries read at once.
+    fn page(&self) -> usize;
+    /// Whether what is unwritten is to be written, by its number.
+    fn is_full(&self) -> bool;
     /// Takes entries in, up to the first that cannot be read; says which documents it needs.
     fn take_in(&mut self, entries: &[Recorded]) -> (Vec<String>, Option<Poison>);
     /// Folds what was taken in; `stored` answers what it needed.
@@ -91,6 +103,14 @@ impl<D: Document + Default> Documents<D> {
 }
 
 impl<D: Document + Default> Folder for Documents<D> {
+    fn page(&self) -> usize {
+        PAGE
+    }
+
+    fn is_full(&self) -> bool {
+        self.changed.len() >= UNWRITTEN
+    }
+
     fn take_in(&mut self, entries: &[Recorded]) -> (Vec<String>, Option<Poison>) {
         let (mut needed, mut asked) = (vec![], HashSet::new());
         for entry in entries {
@@ -103,7 +123,8 @@ impl<D: Document + Default> Folder for Documents<D> {
                     self.steps.push((id, change));
                 }
                 Some(Err(error)) => {
-                    return (needed, Some(Poison { position: entry.position, error }));
+                    let (position, why) = (entry.position, error.to_string());
+                    return (needed, Some(Poison { position, why }));
                 }
             }
         }
@@ -150,7 +171,10 @@ impl<D: Document + Default> Folder for Documents<D> {
                 Hash::document(&id, sort.as_deref(), body)
             });
             digest.change(std::mem::replace(&mut held.stored, hash), hash);
-            folded.push(Folded { id, document });
+            folded.push(match document {
+                Some((sort, body)) => Folded::Put(id, sort, body),
+                None => Folded::Delete(id),
+            });
         }
         self.turn();
         Ok(folded)

@@ -29,6 +29,9 @@ pub(crate) struct Generation {
 pub(crate) struct Generations {
     /// The collection that its documents have within the service.
     pub(crate) collection: Text,
+    /// It is folded into tables of the user's own.
+    #[serde(default)]
+    pub(crate) tables: bool,
     /// The one that is read.
     pub(crate) live: Generation,
     /// The one that is being rebuilt beside it.
@@ -58,6 +61,7 @@ impl Generations {
         let tag = version.to_string().into();
         Generations {
             collection: collection.into(),
+            tables: false,
             live: Generation { tag, version, since: now, switches: false },
             shadow: None,
             former: None,

@@ -56,7 +56,10 @@ impl Keeper {
         let version = projection.version();
         loop {
             let (generations, since) = match stored(database, id).await? {
-                None => (Generations::first(projection.collection(), version, now), None),
+                None => {
+                    let first = Generations::first(projection.collection(), version, now);
+                    (Generations { tables: projection.writes_tables(), ..first }, None)
+                }
                 Some((mut generations, since)) if generations.is_outdated_by(version) => {
                     generations.discard();
                     generations.begin(version, true, now);

@@ -14,20 +14,18 @@ use super::{
 };
 use crate::names;
 use sillage_core::{
-    Commit, CommitError, Condition, Epoch, Filter, Page, Position, Recorded, Result, Sort, Text,
-    Version, Write,
+    Class, Commit, CommitError, Condition, Epoch, Error, Failure, Filter, Page, Position, Recorded,
+    Result, Sort, Text, Version, Write,
 };
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// Entries read at once.
-const PAGE: usize = 1000;
 /// How long a generation stays with a process that died.
 const LEASE: Duration = Duration::from_secs(15);
 /// How often the lease is renewed, and the checkpoint stored where nothing matched.
 const RENEW: Duration = Duration::from_secs(3);
-/// What a reader that is behind holds unwritten at most: documents, bytes of payloads, time.
-const UNWRITTEN: (usize, usize, Duration) = (2000, 8 << 20, Duration::from_secs(1));
+/// What a reader that is behind holds unwritten at most: bytes of payloads, time.
+const UNWRITTEN: (usize, Duration) = (8 << 20, Duration::from_secs(1));
 /// Positions between marks, near the end of the log and far from it.
 const STRIDE: (u64, u64) = (256, 16_384);
 
@@ -53,6 +51,23 @@ struct Reader {
     stored_at: Duration,
     renewed_at: Duration,
     epoch: Epoch,
+    /// Up to here entries are written one by one, as the SQL of one of them failed.
+    careful_until: Position,
+}
+
+impl Reader {
+    /// Until that is written of which one failed.
+    fn is_careful(&self) -> bool {
+        self.checkpoint.position < self.careful_until
+    }
+}
+
+/// What a process remembers of runs that ended.
+#[derive(Default)]
+struct Tried {
+    /// What could not be folded, and after how many times of being resumed.
+    paused: Option<(Position, u64)>,
+    careful_until: Position,
 }
 
 /// Why a reader does not go on: an entry that it cannot read, or entries that are gone.
@@ -64,7 +79,7 @@ struct Paused {
 
 impl Paused {
     fn at(poison: &Poison) -> Self {
-        let why = format!("position {}: {}", poison.position, poison.error);
+        let why = format!("position {}: {}", poison.position, poison.why);
         Paused { at: poison.position, gone: false, why }
     }
 }
@@ -84,8 +99,7 @@ impl Runner {
     pub(crate) async fn run(self) {
         let owner = Uuid::from_bytes(rand::random());
         let lease = format!("projection/{}", self.name());
-        // What was tried and could not be read, and after how many times of being resumed.
-        let mut tried = None;
+        let mut tried = Tried::default();
         while !self.means.stop.is_cancelled() {
             let pause = match self.once(&lease, owner, &mut tried).await {
                 Ok(End::Gone) => break,
@@ -115,12 +129,7 @@ impl Runner {
     }
 
     /// Runs as long as this process owns the generation.
-    async fn once(
-        &self,
-        lease: &str,
-        owner: Uuid,
-        tried: &mut Option<(Position, u64)>,
-    ) -> Result<End> {
+    async fn once(&self, lease: &str, owner: Uuid, tried: &mut Tried) -> Result<End> {
         let database = self.means.database();
         let Some(generations) = stored(database, &self.id).await? else { return Ok(End::Idle) };
         if !generations.0.has(&self.tag) {
@@ -132,7 +141,7 @@ impl Runner {
             return Ok(self.waits(&generations.0, format!("paused: {why}")));
         }
         if let Some(why) = &checkpoint.paused
-            && *tried == Some((checkpoint.position, checkpoint.resumed))
+            && tried.paused == Some((checkpoint.position, checkpoint.resumed))
         {
             return Ok(self.waits(&generations.0, format!("paused at {why}")));
         }
@@ -150,10 +159,12 @@ impl Runner {
             stored_at: now,
             renewed_at: now,
             epoch,
+            careful_until: tried.careful_until,
         };
         let end = self.read(&mut reader, lease, owner).await;
+        tried.careful_until = reader.careful_until;
         if reader.checkpoint.paused.is_some() {
-            *tried = Some((reader.at, reader.checkpoint.resumed));
+            tried.paused = Some((reader.at, reader.checkpoint.resumed));
         }
         end
     }
@@ -197,8 +208,9 @@ impl Runner {
     /// Folds one page; says where the run ends.
     async fn step(&self, reader: &mut Reader, lease: &str) -> Result<Option<End>> {
         let filter = Filter { names: self.means.projection.events(), ..Filter::default() };
-        let page = self.means.database().log(reader.at, &filter, PAGE).await?;
-        let full = page.entries.len() == PAGE;
+        let most = if reader.is_careful() { 1 } else { reader.folder.page() };
+        let page = self.means.database().log(reader.at, &filter, most).await?;
+        let full = page.entries.len() == most;
         if page.trimmed_before > reader.at.max(reader.checkpoint.lost) {
             return self.trimmed(reader, lease, page.trimmed_before).await.map(Some);
         }
@@ -211,9 +223,10 @@ impl Runner {
         let now = self.means.clock().elapsed();
         let unwritten = reader.folder.changed() > 0;
         let due = now >= reader.stored_at + RENEW && reader.at > reader.checkpoint.position;
-        let enough = reader.folder.changed() >= UNWRITTEN.0
-            || reader.bytes >= UNWRITTEN.1
-            || now >= reader.stored_at + UNWRITTEN.2;
+        let enough = reader.folder.is_full()
+            || reader.is_careful()
+            || reader.bytes >= UNWRITTEN.0
+            || now >= reader.stored_at + UNWRITTEN.1;
         if (due || unwritten && (enough || !full))
             && !self.store(reader, lease, false, None).await?
         {
@@ -307,13 +320,14 @@ impl Runner {
     }
 
     fn write(&self, folded: Folded) -> Write {
-        let (collection, id) = (self.collection(), folded.id.into());
-        match folded.document {
-            Some((sort, body)) => {
+        let collection = self.collection();
+        match folded {
+            Folded::Put(id, sort, body) => {
                 let sort = sort.map(|sort| Sort::Text(sort.into()));
-                Write::Put { collection, id, sort, body: body.into() }
+                Write::Put { collection, id: id.into(), sort, body: body.into() }
             }
-            None => Write::Delete { collection, id },
+            Folded::Delete(id) => Write::Delete { collection, id: id.into() },
+            Folded::Sql(statement) => Write::Run(statement),
         }
     }
 
@@ -361,8 +375,33 @@ impl Runner {
                 Ok(true)
             }
             Err(CommitError::Rejected(error) | CommitError::Failed(error)) => Err(error),
+            Err(CommitError::Sql(failure)) => self.sql_failed(reader, lease, &failure).await,
             Err(_) => Ok(false),
         }
+    }
+
+    /// Of several entries the one whose SQL fails is looked for; by itself it pauses the projection
+    /// where it fails for good, and is tried again else.
+    async fn sql_failed(
+        &self,
+        reader: &mut Reader,
+        lease: &str,
+        failure: &Failure,
+    ) -> Result<bool> {
+        if !reader.is_careful() {
+            reader.careful_until = reader.at;
+            return Ok(false);
+        }
+        let why = format!("position {}: {failure}", reader.at);
+        if failure.class != Class::Permanent {
+            return Err(Error::unavailable(why));
+        }
+        tracing::error!(projection = %self.name(), why, "paused");
+        let paused = Paused { at: reader.at, gone: false, why };
+        reader.at = Position(reader.at.0 - 1);
+        // Nothing is unwritten any more, so no SQL can fail in it.
+        Box::pin(self.store(reader, lease, false, Some(&paused))).await?;
+        Ok(false)
     }
 
     async fn idle(&self, at: Position) {

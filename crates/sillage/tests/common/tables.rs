@@ -1,7 +1,7 @@
 //! A table of the user's beside Sillage's, on each database that there is.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
-use sillage::{Clock as _, Database, Effects, Failure, Filter, Position, ms, sqlite};
+use sillage::{Clock as _, Database, Filter, prelude::*, sqlite};
 use sillage_testkit::SystemClock;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -57,14 +57,41 @@ impl Tables {
     }
 
     pub fn insert(&self, id: &str) -> Effects {
-        let id = id.to_owned();
+        self.insert_into("orders", id)
+    }
+
+    pub fn insert_into(&self, table: &str, id: &str) -> Effects {
         match self {
-            Tables::Sqlite(..) => sqlite::sql(move |tx| {
-                tx.execute("INSERT INTO orders VALUES (?1)", [&id])?;
-                Ok(())
-            }),
+            Tables::Sqlite(..) => {
+                let (insert, id) = (format!("INSERT INTO {table} VALUES (?1)"), id.to_owned());
+                sqlite::sql(move |tx| {
+                    tx.execute(&insert, [&id])?;
+                    Ok(())
+                })
+            }
             #[cfg(feature = "postgres")]
-            Tables::Postgres(schema) => schema.insert(&id),
+            Tables::Postgres(schema) => schema.insert(table, id),
+        }
+    }
+
+    /// One more table like the first.
+    pub async fn create(&self, table: &str) {
+        match self {
+            Tables::Sqlite(..) => {
+                let create = format!("CREATE TABLE {table} (id TEXT PRIMARY KEY)");
+                let made = sqlite::sql(move |tx| {
+                    tx.execute_batch(&create)?;
+                    Ok(())
+                });
+                let app = App::new(self.database()).service(Service::new("tables"));
+                let app = app.start().await.unwrap();
+                app.service("tables").commit(made).await.unwrap();
+                app.drain().await;
+            }
+            #[cfg(feature = "postgres")]
+            Tables::Postgres(schema) => {
+                schema.run(&format!("CREATE TABLE @@.{table} (id text PRIMARY KEY)")).await;
+            }
         }
     }
 
@@ -81,15 +108,20 @@ impl Tables {
 
     /// What is in the table, in order.
     pub async fn rows(&self) -> Vec<String> {
+        self.rows_of("orders").await
+    }
+
+    pub async fn rows_of(&self, table: &str) -> Vec<String> {
         match self {
             Tables::Sqlite(..) => {
                 let shell = self.shell();
-                let mut rows = shell.prepare("SELECT id FROM orders ORDER BY id").unwrap();
+                let select = format!("SELECT id FROM {table} ORDER BY id");
+                let mut rows = shell.prepare(&select).unwrap();
                 let rows = rows.query_map([], |row| row.get(0)).unwrap();
                 rows.map(Result::unwrap).collect()
             }
             #[cfg(feature = "postgres")]
-            Tables::Postgres(schema) => schema.rows().await,
+            Tables::Postgres(schema) => schema.rows(table).await,
         }
     }
 
@@ -145,8 +177,8 @@ pub mod on_postgres {
             sqlx::raw_sql(statements).execute(&self.pool).await.unwrap();
         }
 
-        pub fn insert(&self, id: &str) -> Effects {
-            let insert = format!("INSERT INTO {}.orders VALUES ('{id}')", self.name);
+        pub fn insert(&self, table: &str, id: &str) -> Effects {
+            let insert = format!("INSERT INTO {}.{table} VALUES ('{id}')", self.name);
             sql(move |tx| {
                 let insert = AssertSqlSafe(insert.clone());
                 Box::pin(async move {
@@ -156,8 +188,8 @@ pub mod on_postgres {
             })
         }
 
-        pub async fn rows(&self) -> Vec<String> {
-            let select = format!("SELECT id FROM {}.orders ORDER BY id", self.name);
+        pub async fn rows(&self, table: &str) -> Vec<String> {
+            let select = format!("SELECT id FROM {}.{table} ORDER BY id", self.name);
             sqlx::query_scalar(AssertSqlSafe(select)).fetch_all(&self.pool).await.unwrap()
         }
     }
