@@ -52,6 +52,8 @@ pub(super) struct LogReceiver {
     told: BTreeMap<u32, Position>,
     /// Everything up to here was read for all slots that are not behind.
     scanned: Position,
+    /// The last page ended here, and was not full: there is nothing to read before the log changes.
+    end: Option<Position>,
     ready: VecDeque<Inbound>,
 }
 
@@ -79,6 +81,7 @@ impl LogReceiver {
             places: BTreeMap::new(),
             told: BTreeMap::new(),
             scanned: Position(u64::MAX),
+            end: None,
             ready: VecDeque::new(),
         })
     }
@@ -98,13 +101,13 @@ impl LogReceiver {
                 self.slots.notify.notified().await;
                 continue;
             };
-            if self.read(from).await? {
+            if self.end != Some(from) && self.read(from).await? {
                 continue;
             }
             tokio::select! {
                 biased;
                 () = self.slots.notify.notified() => {}
-                () = self.database.changed(from.max(self.scanned)) => {}
+                () = self.database.changed(from.max(self.scanned)) => self.end = None,
             }
         }
     }
@@ -185,6 +188,7 @@ impl LogReceiver {
             self.scanned = from;
             return Ok(false);
         }
+        self.end = (page.entries.len() < PAGE).then_some(page.through);
         // Looked at once: a slot may be resumed at any moment, and this page begins behind the
         // place of one that was paused when it was asked for.
         let read_for =
