@@ -4,6 +4,8 @@
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod brokers;
 mod commit;
+#[cfg(feature = "postgres")]
+mod counting;
 mod dispatch;
 mod execute;
 #[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]
@@ -59,12 +61,8 @@ enum What {
     /// A million events into a view on PostgreSQL, beside reading, decoding and writing by itself.
     #[cfg(feature = "postgres")]
     Replay(replay::Replay),
-    /// A saga of four steps on SQLite, one and 64 in flight, beside what its durable writes cost.
-    Saga {
-        /// How many one at a time; twenty times as many 64 at once.
-        #[arg(long, default_value_t = 200)]
-        sagas: usize,
-    },
+    /// A saga of four steps, one and 64 in flight, beside what its durable writes cost.
+    Saga(saga::Saga),
     /// A hundred `execute` calls at once on one stream.
     Execute,
 }
@@ -82,7 +80,7 @@ async fn main() {
         What::Postgres(what) => postgres::run(what).await,
         #[cfg(feature = "postgres")]
         What::Replay(what) => replay::run(what).await,
-        What::Saga { sagas } => saga::run(sagas).await,
+        What::Saga(what) => saga::run(what).await,
         What::Execute => execute::run().await,
     }
 }

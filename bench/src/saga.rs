@@ -1,8 +1,8 @@
-//! A saga of four steps on SQLite, its participants beside it: how long one takes, one at a time and
-//! 64 at once, beside what its durable writes cost by themselves.
+//! A saga of four steps, its participants beside it, on SQLite or PostgreSQL: how long one takes, one
+//! at a time and 64 at once, beside what its durable writes cost by themselves.
 
 use serde::{Deserialize, Serialize};
-use sillage::{SystemClock, prelude::*};
+use sillage::{Database, SystemClock, prelude::*};
 use sillage_sqlite::Sqlite;
 use std::{
     fs::File,
@@ -12,6 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
+
+#[derive(clap::Args)]
+pub(crate) struct Saga {
+    /// How many one at a time; twenty times as many 64 at once.
+    #[arg(long, default_value_t = 200)]
+    sagas: usize,
+    /// `postgres://…`; the schema `sillage_bench_saga` in it is made anew. SQLite unless said.
+    #[cfg(feature = "postgres")]
+    #[arg(long)]
+    database: Option<String>,
+}
 
 macro_rules! messages {
     ($($derive:ident $attribute:ident $name:ident $meta:tt;)*) => {$(
@@ -52,8 +63,8 @@ fn id(memory: &Memory) -> String {
     memory.id.clone()
 }
 
-fn checkout() -> Saga<Memory> {
-    Saga::<Memory>::new("checkout", 1)
+fn checkout() -> sillage::saga::Saga<Memory> {
+    sillage::saga::Saga::<Memory>::new("checkout", 1)
         .start_on::<Ordered>(|order| Memory { id: order.id.clone() })
         .step("reserve", |m| Reserve { id: id(m) }, |m| Release { id: id(m) })
         .step("charge", |m| Charge { id: id(m) }, |m| Refund { id: id(m) })
@@ -80,7 +91,7 @@ async fn ship(command: Ship) -> Effects {
 
 type Ends = mpsc::UnboundedReceiver<(String, Instant)>;
 
-async fn start(database: Arc<Sqlite>) -> (Running, Ends) {
+async fn start(database: Arc<dyn Database>) -> (Running, Ends) {
     let (sender, ends) = mpsc::unbounded_channel();
     let end = move |ended: Ended| {
         let _ = sender.send((ended.id, Instant::now()));
@@ -96,27 +107,53 @@ async fn start(database: Arc<Sqlite>) -> (Running, Ends) {
     (app.start().await.expect("starts"), ends)
 }
 
+/// Where sagas run, and how many durable writes that has made.
+type Place = (Arc<dyn Database>, Box<dyn Fn() -> u64>);
+
+fn file(folder: &Path) -> Place {
+    let file = Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
+    let file = Arc::new(file.expect("a new file opens"));
+    (file.clone(), Box::new(move || file.durable_writes()))
+}
+
+/// A schema of its own, made anew.
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Place {
+    crate::postgres::psql(url, "DROP SCHEMA IF EXISTS sillage_bench_saga CASCADE");
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{mark}schema=sillage_bench_saga");
+    let database = crate::counting::Counting::new(sillage::connect(&url).await.expect("connects"));
+    (database.clone(), Box::new(move || database.batches()))
+}
+
 #[allow(clippy::cast_precision_loss)]
-pub(crate) async fn run(sagas: usize) {
+pub(crate) async fn run(what: Saga) {
+    let sagas = what.sagas;
     let folder = std::env::temp_dir().join(format!("sillage-bench-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder).expect("a folder for the files");
-    let database = Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
-    let database = Arc::new(database.expect("a new file opens"));
-    let (app, mut ends) = start(database.clone()).await;
+    #[cfg(feature = "postgres")]
+    let (database, writes) = match &what.database {
+        Some(url) => postgres(url).await,
+        None => file(&folder),
+    };
+    #[cfg(not(feature = "postgres"))]
+    let (database, writes) = file(&folder);
+    let (app, mut ends) = start(database).await;
     let order = app.service("order");
     // The first ones find caches and statements cold.
     flight(&order, &mut ends, "warm", 20, 4).await;
-    let fsync = fsync(&folder);
-    let before = database.durable_writes();
-    let (one, one_rate) = flight(&order, &mut ends, "one", sagas, 1).await;
-    let (batches, of) = (database.durable_writes() - before, sagas as u64);
-    let each = batches.div_ceil(of);
-    let arithmetic = fsync * u32::try_from(each).unwrap_or(u32::MAX);
-    let before = database.durable_writes();
-    let (many, many_rate) = flight(&order, &mut ends, "many", sagas * 20, 64).await;
-    let shared = database.durable_writes() - before;
+    let mut fsyncs = fsyncs(&folder);
+    let before = writes();
+    let ((one, late), one_rate) = flight(&order, &mut ends, "one", sagas, 1).await;
+    let each = (writes() - before) as f64 / sagas as f64;
+    fsyncs.extend(self::fsyncs(&folder));
+    let fsync = median(fsyncs);
+    let arithmetic = fsync.mul_f64(each);
+    let before = writes();
+    let ((many, _), many_rate) = flight(&order, &mut ends, "many", sagas * 20, 64).await;
+    let shared = writes() - before;
     println!(
-        "saga: one in flight p50 {one:?}, {each} durable writes each, fsync p50 {fsync:?}, together \
+        "saga: one in flight p50 {one:?}, p95 {late:?}, {each:.1} durable writes each, fsync p50 {fsync:?}, together \
          {arithmetic:?}; ratio {:.2}",
         one.as_secs_f64() / arithmetic.as_secs_f64()
     );
@@ -130,7 +167,8 @@ pub(crate) async fn run(sagas: usize) {
     let _ = std::fs::remove_dir_all(folder);
 }
 
-/// Runs so many sagas, at most so many at once: the median time of one, and how many a second.
+/// Runs so many sagas, at most so many at once: the median time of one and that of the slowest 5 %,
+/// and how many a second.
 #[allow(clippy::cast_precision_loss)]
 async fn flight(
     order: &ServiceHandle,
@@ -138,7 +176,7 @@ async fn flight(
     name: &str,
     sagas: usize,
     at_once: usize,
-) -> (Duration, f64) {
+) -> ((Duration, Duration), f64) {
     let begin = Instant::now();
     let (mut started, mut taken) = (std::collections::HashMap::new(), vec![]);
     let mut next = 0;
@@ -156,11 +194,13 @@ async fn flight(
         }
     }
     let rate = sagas as f64 / begin.elapsed().as_secs_f64();
-    (median(taken), rate)
+    taken.sort_unstable();
+    let late = taken.get(taken.len() * 95 / 100).copied().unwrap_or_default();
+    ((median(taken), late), rate)
 }
 
-/// What one durable write of a page costs here, by itself.
-fn fsync(folder: &Path) -> Duration {
+/// What durable writes of a page cost here, by themselves.
+fn fsyncs(folder: &Path) -> Vec<Duration> {
     let mut file = File::create(folder.join("fsync")).expect("a file");
     let page = [7_u8; 4096];
     let write = |_| {
@@ -168,7 +208,7 @@ fn fsync(folder: &Path) -> Duration {
         file.write_all(&page).and_then(|()| file.sync_data()).expect("written");
         start.elapsed()
     };
-    median((0..300).map(write).collect())
+    (0..300).map(write).collect()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

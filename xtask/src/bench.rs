@@ -66,6 +66,7 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
     figures.push(instructions()?);
     figures.extend(commit()?);
     figures.push(execute()?);
+    figures.extend(saga(&IN_A_FILE, "saga", "cargo run --profile perf -p bench -- saga")?);
     Ok(figures)
 }
 
@@ -170,6 +171,41 @@ fn execute() -> Result<Figure> {
     })
 }
 
+const IN_A_FILE: [&str; 3] = [
+    "a saga of four steps: durable writes",
+    "a saga of four steps: time to that of its fsyncs",
+    "sagas a second: 64 in flight to one",
+];
+const ON_POSTGRES: [&str; 3] = [
+    "PostgreSQL, a saga of four steps: durable writes",
+    "PostgreSQL, a saga: time to that of its fsyncs",
+    "PostgreSQL, sagas a second: 64 in flight to one",
+];
+
+/// A saga of four steps, one and 64 in flight, beside the fsyncs of its durable writes.
+fn saga(what: &[&'static str; 3], arguments: &str, command: &str) -> Result<[Figure; 3]> {
+    let (_, said) = bench(arguments)?;
+    let writes: f64 = before(&said, " durable writes each, fsync")?;
+    let latency: f64 = after(&said, "; ratio ")?;
+    let (_, many) = said.split_once("64 in flight").context("not 64 in flight")?;
+    let gain: f64 = after(many, "; ratio ")?;
+    let figure = |number: usize, figure: f64, limit: &str, holds| Figure {
+        what: what[number],
+        command: command.to_owned(),
+        measured: format!("{figure:.1}"),
+        limit: limit.into(),
+        holds: Some(holds),
+    };
+    Ok([
+        // One begins it and nine are on its way; those of watermarks are shared by all in a tenth of
+        // a second.
+        figure(0, writes, "≤ 20", writes <= 20.0),
+        // On a busy machine an fsync takes ten times as long in one second as in the next.
+        figure(1, latency, "none", true),
+        figure(2, gain, "≥ 3", gain >= 3.0),
+    ])
+}
+
 /// Publishing and consuming beside raw rdkafka and raw lapin.
 pub(crate) fn brokers() -> Result<Vec<Figure>> {
     const BROKERS: [(Service, u32); 2] = [(Service::Kafka, 500_000), (Service::Rabbitmq, 150_000)];
@@ -234,7 +270,11 @@ fn databases() -> Result<Vec<Figure>> {
             holds: Some(ratio >= *limit),
         })
     });
-    figures.collect()
+    let mut figures = figures.collect::<Result<Vec<_>>>()?;
+    let arguments = format!("saga --database {url}");
+    let command = format!("{with_clients} -- saga --database …");
+    figures.extend(saga(&ON_POSTGRES, &arguments, &command)?);
+    Ok(figures)
 }
 
 /// Rate and processor time of one part, as ratios to the raw client that does the same.
