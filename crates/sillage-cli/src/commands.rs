@@ -8,7 +8,9 @@ mod dlq;
 mod doctor;
 mod projections;
 mod publish;
+mod retention;
 mod saga;
+mod streams;
 mod tail;
 mod timers;
 mod topics;
@@ -38,6 +40,12 @@ pub(crate) enum Command {
     /// Projections: how they stand, rebuild, compare, switch
     #[command(subcommand, visible_alias = "projection")]
     Projections(projections::Projections),
+    /// What leaves the log, and who holds that back
+    #[command(subcommand)]
+    Retention(retention::Retention),
+    /// Streams into files and out of the log, and back
+    #[command(subcommand, alias = "stream")]
+    Streams(streams::Streams),
     /// Breakers of dependencies: which are open
     #[command(subcommand, alias = "breaker")]
     Breakers(breakers::Breakers),
@@ -67,6 +75,8 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<()> {
         Command::Dlq(dlq) => dlq.run(session).await,
         Command::Consumers(consumers) => consumers.run(session).await,
         Command::Projections(projections) => projections.run(session).await,
+        Command::Retention(retention) => retention.run(session).await,
+        Command::Streams(streams) => streams.run(session).await,
         Command::Breakers(breakers) => breakers.run(session).await,
         Command::Saga(saga) => saga.run(session).await,
         Command::Timers(timers) => timers.run(session).await,

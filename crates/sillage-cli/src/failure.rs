@@ -88,6 +88,9 @@ fn of_database(error: &Error, what: String) -> Refusal {
         ErrorKind::Invalid | ErrorKind::Unsupported => {
             (Exit::Usage, "`--help` after the command shows what it takes")
         }
+        ErrorKind::Trimmed => {
+            (Exit::NotFound, "`sillage retention show` and `sillage streams list` say what is gone")
+        }
         ErrorKind::NewerSchema => (Exit::Failure, "use the `sillage` of the newer version"),
         ErrorKind::Full => (Exit::Failure, "make room, or mend the rights on the file"),
         _ => (Exit::Failure, "`sillage doctor` looks for what may be wrong"),

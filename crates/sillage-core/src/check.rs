@@ -86,6 +86,16 @@ impl Limits {
                 self.label("partition", partition)
             }
             Write::Run(_) => Ok(()),
+            Write::Trim { stream, .. } => {
+                stream.as_ref().map_or(Ok(()), |stream| self.label("stream name", stream))
+            }
+            Write::Restore(entry) => {
+                let Some((stream, _)) = &entry.stream else {
+                    return Err(Error::invalid("an entry without a stream cannot be restored"));
+                };
+                self.label("stream name", stream)?;
+                self.message(&entry.body)
+            }
         }
     }
 
@@ -186,6 +196,7 @@ fn distinct(writes: &[Write]) -> Result<()> {
     let messages = || {
         writes.iter().filter_map(|write| match write {
             Write::Append { message, .. } => Some(message),
+            Write::Restore(entry) => Some(&entry.body),
             _ => None,
         })
     };

@@ -188,6 +188,18 @@ pub enum Write {
     /// SQL of the user's own. All of a commit's run before its other writes, in their order; where
     /// one fails the commit is refused, and nothing of it is left.
     Run(Statement),
+    /// Removes entries from the log for good. Their (source, id) go with them: such a message would
+    /// be new. Streams keep their versions.
+    Trim {
+        /// Entries of this stream, by its whole name. `None`: those without a stream; then
+        /// [`Page::trimmed_before`] moves to `through`.
+        stream: Option<Text>,
+        /// The last position that is removed, at most the stable position.
+        through: Position,
+    },
+    /// Puts an entry of a stream back in the place it had before [`Write::Trim`]. Its (source, id)
+    /// must not be in the log.
+    Restore(Recorded),
 }
 
 /// A commit that was accepted and is durable.
@@ -289,7 +301,7 @@ pub struct Page {
     /// Everything that matches up to here is in this page or before it: where a reader's
     /// checkpoint moves, also where nothing matched.
     pub through: Position,
-    /// Entries up to here are gone from the log.
+    /// Entries without a stream are gone from the log up to here; what is left comes all the same.
     pub trimmed_before: Position,
 }
 
@@ -350,6 +362,9 @@ pub trait Database: Send + Sync + 'static {
     fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>>>;
 
     /// Entries of a stream after version `after`, in order, at most `max`.
+    ///
+    /// # Errors
+    /// `Trimmed` where the first of them is not in the log any more.
     fn stream<'a>(
         &'a self,
         stream: &'a str,

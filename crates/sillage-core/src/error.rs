@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The store was written by a newer version of this software.
     NewerSchema,
+    /// What was asked for was removed from the log: it is past its retention, or in an archive.
+    Trimmed,
     /// This backend cannot do that; its capabilities say so.
     Unsupported,
     /// Anything else the backend reports.
@@ -63,6 +65,12 @@ impl Error {
     /// Shorthand for [`ErrorKind::Corrupt`].
     pub fn corrupt(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Corrupt, message)
+    }
+
+    /// A stream is read whose entry with this version is not in the log any more.
+    pub fn trimmed_stream(stream: &str, version: crate::Version) -> Self {
+        let what = format!("stream `{stream}`: version {version} is not in the log any more");
+        Error::new(ErrorKind::Trimmed, what)
     }
 
     /// What kind of thing went wrong.

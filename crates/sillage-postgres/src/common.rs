@@ -120,9 +120,12 @@ impl<'c> Common<'c> {
                     Entry::Occupied(_) => return None,
                 }
             }
-            Write::Put { .. } | Write::Delete { .. } | Write::Forget { .. } | Write::Run(_) => {
-                return None;
-            }
+            Write::Put { .. }
+            | Write::Delete { .. }
+            | Write::Forget { .. }
+            | Write::Trim { .. }
+            | Write::Restore(_)
+            | Write::Run(_) => return None,
         }
         Some(())
     }

@@ -194,7 +194,8 @@ impl Database for Postgres {
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<Recorded>>> {
         let wanted = (stream.to_owned(), after, max);
-        Box::pin(self.readers.run(move |log, c| Box::pin(read::stream(log, c, wanted))))
+        let read = self.readers.run(move |log, c| Box::pin(read::stream(log, c, wanted)));
+        Box::pin(async move { read.await? })
     }
 
     fn log<'a>(

@@ -97,6 +97,7 @@ impl<'c> Wanted<'c> {
         let writes = commits.iter().flat_map(|commit| &commit.writes);
         let messages = writes.filter_map(|write| match write {
             Write::Append { message, .. } => Some((&*message.source, message.id.as_str())),
+            Write::Restore(entry) => Some((&*entry.body.source, entry.body.id.as_str())),
             _ => None,
         });
         let (sources, ids) = messages.unzip();
@@ -265,6 +266,7 @@ async fn write(
         let query = log.query(&log.sql.forget).bind(&**consumer).bind(&**partition);
         query.bind(signed(*through)).execute(&mut *connection).await?;
     }
+    trim(log, connection, state).await?;
     let mut changes = Changes::default();
     for (key, row) in &state.rows {
         changes.push(key, row);
@@ -278,6 +280,31 @@ async fn write(
     let query = changes.bind(log.query(&log.sql.write), state.now);
     let query = entries.bind(query).bind(log.oid).bind(log.sequence);
     positions(&query.fetch_all(connection).await?, entries.len())
+}
+
+/// Removes entries, and puts others back.
+async fn trim(log: &Log, connection: &mut PgConnection, state: &State) -> sqlx::Result<()> {
+    if !state.trimmed.is_empty() || !state.restored.is_empty() {
+        log.query(&log.sql.rewritten).execute(&mut *connection).await?;
+    }
+    for (stream, through) in &state.trimmed {
+        let query = match stream {
+            Some(stream) => log.query(&log.sql.trim_stream).bind(&**stream),
+            None => log.query(&log.sql.trim),
+        };
+        query.bind(signed(*through)).execute(&mut *connection).await?;
+    }
+    if state.restored.is_empty() {
+        return Ok(());
+    }
+    let (mut entries, mut places) = (Entries::default(), vec![]);
+    for entry in &state.restored {
+        let place = entry.stream.as_ref().map(|(stream, version)| (&**stream, version.0));
+        entries.push(place, &entry.body);
+        places.push(signed(entry.position.0));
+    }
+    let query = entries.bind(log.query(&log.sql.restore).bind(places));
+    query.execute(connection).await.map(drop)
 }
 
 /// Rows to be written, a column an array.

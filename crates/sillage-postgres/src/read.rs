@@ -8,7 +8,7 @@ use crate::{
     link::Way,
     log::Log,
     recent::{Recent, STEP},
-    rows::{self, Bound, decision, limit, signed, text},
+    rows::{self, Bound, decision, limit, signed, text, unsigned},
     start::restored,
     tail::{Seen, Tail},
 };
@@ -73,7 +73,7 @@ impl Readers {
         if after.0 > seen.last {
             return Err(restored(&self.log.place, "this reader", after, signed(seen.last)));
         }
-        let from = after.0.max(seen.trimmed_before);
+        let (from, mut trimmed_before) = (after.0, seen.trimmed_before);
         let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
         let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
         let Seen { stable, .. } = seen;
@@ -82,42 +82,57 @@ impl Readers {
         let entries = if max == 0 || until <= from {
             vec![]
         } else if stable - from <= STEP {
-            self.at_the_end(wanted, filter.clone()).await?
+            let read = self.at_the_end(wanted, filter.clone(), seen.rewritten).await?;
+            trimmed_before = trimmed_before.max(read.1);
+            read.0
         } else {
             let filter = filter.clone();
-            self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await?
+            let read = self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await?;
+            trimmed_before = trimmed_before.max(read.1);
+            read.0
         };
         let through = match entries.last() {
             Some(last) if entries.len() >= max => last.position,
             _ => Position(if max == 0 { from } else { until.max(from) }),
         };
-        Ok(Page { entries, through, trimmed_before: Position(seen.trimmed_before) })
+        Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
     }
 
     /// Entries at the end of the log, which one reads for all.
-    async fn at_the_end(&self, wanted: (u64, u64, usize), filter: Filter) -> Result<Vec<Recorded>> {
+    async fn at_the_end(
+        &self,
+        wanted: (u64, u64, usize),
+        filter: Filter,
+        rewritten: u64,
+    ) -> Result<Entries> {
         let readers = self.clone();
         // By itself: others wait for it.
-        let reading = tokio::spawn(async move { readers.shared(wanted, filter).await });
+        let reading = tokio::spawn(async move { readers.shared(wanted, filter, rewritten).await });
         reading.await.unwrap_or_else(|error| {
             Err(Error::unavailable("the runtime is stopping").because(error))
         })
     }
 
-    async fn shared(&self, wanted: (u64, u64, usize), filter: Filter) -> Result<Vec<Recorded>> {
+    async fn shared(
+        &self,
+        wanted: (u64, u64, usize),
+        filter: Filter,
+        rewritten: u64,
+    ) -> Result<Entries> {
         let (from, until, max) = wanted;
         let mut recent = self.recent.lock().await;
-        if recent.through() < from {
-            recent.begin(from);
+        if recent.through() < from || recent.is_outdated(rewritten) {
+            recent.begin(from, rewritten);
         }
         let at = recent.through();
         if recent.has(from) && at < until {
             let all = (at, until, usize::MAX);
             let read = self.run(move |log, c| Box::pin(entries(log, c, all, Filter::default())));
-            recent.extend(read.await?, until);
+            let (read, trimmed_before) = read.await?;
+            recent.extend(read, until, trimmed_before);
         }
         if recent.has(from) {
-            return Ok(recent.read((from, until), &filter, max));
+            return Ok((recent.read((from, until), &filter, max), recent.trimmed_before()));
         }
         // It is behind what is kept.
         drop(recent);
@@ -138,12 +153,15 @@ async fn incarnation(log: &Log, connection: &mut PgConnection) -> sqlx::Result<U
     Uuid::parse_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
+/// With up to where entries without a stream were gone when these were read.
+type Entries = (Vec<Recorded>, u64);
+
 async fn entries(
     log: &Log,
     connection: &mut PgConnection,
     (from, until, max): (u64, u64, usize),
     filter: Filter,
-) -> sqlx::Result<Vec<Recorded>> {
+) -> sqlx::Result<Entries> {
     let scan = |sql| {
         let query = log.query(sql).bind(signed(from)).bind(signed(until));
         query.bind(list(&filter.topics)).bind(list(&filter.names)).bind(limit(max))
@@ -154,7 +172,9 @@ async fn entries(
         (None, Some(correlation)) => scan(&log.sql.log_correlation).bind(correlation),
         (None, None) => scan(&log.sql.log),
     };
-    all(query, connection, rows::recorded).await
+    let rows = query.fetch_all(connection).await?;
+    let trimmed_before = rows.first().map_or(Ok(0), |row| unsigned(row, rows::ENTRY))?;
+    Ok((rows::entries(&rows)?, trimmed_before))
 }
 
 /// A list as PostgreSQL takes it; `None` where any will do.
@@ -170,14 +190,21 @@ async fn all<T>(
     query.fetch_all(connection).await?.iter().map(read).collect()
 }
 
-/// Entries of a stream.
+/// Entries of a stream; an error where the first of them is gone.
 pub(crate) async fn stream(
     log: &Log,
     connection: &mut PgConnection,
     (stream, after, max): (String, Version, usize),
-) -> sqlx::Result<Vec<Recorded>> {
-    let query = log.query(&log.sql.stream).bind(stream).bind(signed(after.0)).bind(limit(max));
-    all(query, connection, rows::recorded).await
+) -> sqlx::Result<Result<Vec<Recorded>>> {
+    let query = log.query(&log.sql.stream).bind(stream.clone());
+    let rows = query.bind(signed(after.0)).bind(limit(max)).fetch_all(connection).await?;
+    let found = rows::entries(&rows)?;
+    let first = found.first().and_then(|entry| entry.stream.as_ref()).map(|(_, version)| *version);
+    let version = rows.first().map_or(Ok(0), |row| unsigned(row, rows::ENTRY))?;
+    if max > 0 && version > after.0 && first != Some(after.next()) {
+        return Ok(Err(Error::trimmed_stream(&stream, after.next())));
+    }
+    Ok(Ok(found))
 }
 
 /// Documents by id, one answer an id.

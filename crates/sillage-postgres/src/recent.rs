@@ -17,6 +17,9 @@ pub(crate) struct Recent {
     through: u64,
     entries: VecDeque<Recorded>,
     bytes: usize,
+    trimmed_before: u64,
+    /// How often entries of the log had been removed or put back when it began.
+    rewritten: u64,
 }
 
 impl Recent {
@@ -30,13 +33,24 @@ impl Recent {
         self.after <= after && after <= self.through
     }
 
-    /// Forgets everything, and begins after this position.
-    pub(crate) fn begin(&mut self, after: u64) {
-        *self = Recent { after, through: after, ..Recent::default() };
+    /// Forgets everything, and begins after this position of a log that was rewritten so often.
+    pub(crate) fn begin(&mut self, after: u64, rewritten: u64) {
+        *self = Recent { after, through: after, rewritten, ..Recent::default() };
+    }
+
+    /// Whether entries that are here may be gone, or others there.
+    pub(crate) fn is_outdated(&self, rewritten: u64) -> bool {
+        self.rewritten != rewritten
+    }
+
+    /// Entries without a stream were gone up to here when the last were read.
+    pub(crate) fn trimmed_before(&self) -> u64 {
+        self.trimmed_before
     }
 
     /// Adds what comes next, up to a position.
-    pub(crate) fn extend(&mut self, entries: Vec<Recorded>, through: u64) {
+    pub(crate) fn extend(&mut self, entries: Vec<Recorded>, through: u64, trimmed_before: u64) {
+        self.trimmed_before = trimmed_before;
         self.bytes += entries.iter().map(|entry| entry.body.size()).sum::<usize>();
         self.entries.extend(entries);
         self.through = through;
@@ -103,8 +117,8 @@ mod tests {
     #[test]
     fn what_is_here_is_known_and_read() {
         let mut recent = Recent::default();
-        recent.begin(10);
-        recent.extend(vec![entry(12, 1), entry(13, 1), entry(16, 1)], 17);
+        recent.begin(10, 0);
+        recent.extend(vec![entry(12, 1), entry(13, 1), entry(16, 1)], 17, 0);
         assert!(recent.has(10) && recent.has(17) && !recent.has(9) && !recent.has(18));
         let odd = Filter { names: vec!["odd".into()], ..Filter::default() };
         assert_eq!(positions(&recent.read((10, u64::MAX), &Filter::default(), 2)), [12, 13]);
@@ -116,10 +130,10 @@ mod tests {
     #[test]
     fn the_oldest_goes_first_by_number_and_by_size() {
         let mut recent = Recent::default();
-        recent.begin(0);
-        recent.extend((1..=5000).map(|position| entry(position, 1)).collect(), 5000);
+        recent.begin(0, 0);
+        recent.extend((1..=5000).map(|position| entry(position, 1)).collect(), 5000, 0);
         assert!(!recent.has(903) && recent.has(904));
-        recent.extend(vec![entry(5001, BYTES)], 5001);
+        recent.extend(vec![entry(5001, BYTES)], 5001, 0);
         assert!(!recent.has(5000) && recent.has(5001));
         assert_eq!(recent.read((5001, u64::MAX), &Filter::default(), 1), []);
     }

@@ -69,6 +69,15 @@ pub(crate) fn recorded(row: &PgRow) -> sqlx::Result<Recorded> {
     Ok(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message)))
 }
 
+/// How many columns an entry has.
+pub(crate) const ENTRY: usize = 16;
+
+/// Rows of the log; one that is there for what stands behind an entry's columns has none.
+pub(crate) fn entries(rows: &[PgRow]) -> sqlx::Result<Vec<Recorded>> {
+    let is_there = |row: &&PgRow| !matches!(row.try_get::<Option<i64>, _>(0), Ok(None));
+    rows.iter().filter(is_there).map(recorded).collect()
+}
+
 /// A row of the documents: id, version, sort key, body.
 pub(crate) fn stored(row: &PgRow) -> sqlx::Result<Stored> {
     Ok(Stored {

@@ -30,8 +30,8 @@ macro_rules! statements {
 statements! {
     ahead, append, claim, decisions, documents, documents_by_id, documents_by_sort, documents_due,
     forget, holding, lease_make, lease_renew, lease_take, lock, log, log_correlation, log_stream, meta,
-    notify, now, oids, origin, own, renew, rights, seen, sequence, server, set_meta, stable, stream,
-    write,
+    notify, now, oids, origin, own, renew, restore, rewritten, rights, seen, sequence, server, set_meta, stable,
+    stream, trim, trim_stream, write,
 }
 
 /// The statement for that schema, whose name was checked: lower-case letters, digits, underscores.

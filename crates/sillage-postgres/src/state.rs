@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use sillage_core::{
-    Commit, CommitError, Condition, Decision, Delivered, Expected, Sort, Text, Timestamp, Version,
-    Write,
+    Commit, CommitError, Condition, Decision, Delivered, Expected, Recorded, Sort, Text, Timestamp,
+    Version, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -47,11 +47,14 @@ pub(crate) fn keys(commit: &Commit) -> impl Iterator<Item = Key> {
         Condition::Lease { name, .. } => Some(Key::Lease(name.clone())),
     });
     let writes = commit.writes.iter().filter_map(|write| match write {
-        Write::Append { stream, .. } => stream.clone().map(Key::Stream),
+        Write::Append { stream, .. } | Write::Trim { stream, .. } => {
+            stream.clone().map(Key::Stream)
+        }
         Write::Put { collection, id, .. } | Write::Delete { collection, id } => {
             Some(Key::Document(collection.clone(), id.clone()))
         }
         Write::Decide { delivery, .. } => Some(Key::delivery(delivery)),
+        Write::Restore(entry) => entry.stream.clone().map(|(stream, _)| Key::Stream(stream)),
         Write::Forget { .. } | Write::Run(_) => None,
     });
     conditions.chain(writes)
@@ -106,6 +109,9 @@ pub(crate) struct State {
     pub(crate) appended: Vec<Appended>,
     /// Consumer, partition and offset.
     pub(crate) forgotten: BTreeSet<(Text, Text, u64)>,
+    /// Stream and position.
+    pub(crate) trimmed: BTreeSet<(Option<Text>, u64)>,
+    pub(crate) restored: Vec<Recorded>,
 }
 
 /// Which refusal is the answer where there are several: the lowest.
@@ -160,12 +166,12 @@ impl State {
 
     /// Whether it appends a message that is in the log.
     fn repeats(&self, write: &Write) -> bool {
-        match write {
-            Write::Append { message, .. } => {
-                self.known.contains(&(message.source.clone(), message.id.text()))
-            }
-            _ => false,
-        }
+        let message = match write {
+            Write::Append { message, .. } => message,
+            Write::Restore(entry) => &entry.body,
+            _ => return false,
+        };
+        self.known.contains(&(message.source.clone(), message.id.text()))
     }
 
     fn unmet(&self, condition: &Condition) -> Option<CommitError> {
@@ -253,6 +259,13 @@ impl State {
             }
             // Done already.
             Write::Run(_) => {}
+            Write::Trim { stream, through } => {
+                self.trimmed.insert((stream.clone(), through.0));
+            }
+            Write::Restore(entry) => {
+                self.known.insert((entry.source.clone(), entry.id.text()));
+                self.restored.push(entry.clone());
+            }
         }
     }
 

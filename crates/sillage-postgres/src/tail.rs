@@ -43,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) timers: u64,
     /// Entries up to here are gone.
     pub(crate) trimmed_before: u64,
+    /// How often entries were removed or put back.
+    pub(crate) rewritten: u64,
 }
 
 /// What those who wait were told last.
@@ -291,14 +293,14 @@ async fn look(log: &Log, connection: &mut PgConnection, before: Seen) -> sqlx::R
     let query = log.query(&log.sql.seen).bind(log.sequence).bind(log.timers);
     let row = query.fetch_one(&mut *connection).await?;
     let (last, timers) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    let trimmed_before = unsigned(&row, 2)?;
+    let (trimmed_before, rewritten) = (unsigned(&row, 2)?, unsigned(&row, 3)?);
     if last == before.last && before.stable == last {
-        return Ok(Seen { timers, trimmed_before, ..before });
+        return Ok(Seen { timers, trimmed_before, rewritten, ..before });
     }
     let query = log.query(&log.sql.stable).bind(log.oid).bind(log.sequence);
     let row = query.fetch_one(connection).await?;
     let (last, stable) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    Ok(Seen { last, stable, timers, trimmed_before })
+    Ok(Seen { last, stable, timers, trimmed_before, rewritten })
 }
 
 /// Tells other processes that something was committed, outside the commits: a notification inside

@@ -11,8 +11,8 @@ use crate::{
     statements::{Place, Statements},
 };
 use sillage_core::{
-    Commit, CommitError, Committed, Condition, Expected, Position, Sort, Text, Timestamp, Version,
-    Write,
+    Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text, Timestamp,
+    Version, Write,
 };
 use std::collections::HashMap;
 
@@ -142,9 +142,12 @@ impl<'s, 'c> Pass<'s, 'c> {
     /// Whether a (source, id) of these is in the log.
     fn repeats_an_entry(&mut self, writes: &[Write]) -> rusqlite::Result<bool> {
         for write in writes {
-            if let Write::Append { message, .. } = write
-                && self.statements.is_known(&message.source, &message.id)?
-            {
+            let message = match write {
+                Write::Append { message, .. } => message,
+                Write::Restore(entry) => &entry.body,
+                _ => continue,
+            };
+            if self.statements.is_known(&message.source, &message.id)? {
                 return Ok(true);
             }
         }
@@ -192,7 +195,20 @@ impl<'s, 'c> Pass<'s, 'c> {
             }
             // Done already.
             Write::Run(_) => Ok(()),
+            Write::Trim { stream: None, through } => self.statements.trim(through.0),
+            Write::Trim { stream: Some(stream), through } => match self.last(stream)? {
+                Some((id, _)) => self.statements.trim_stream(id, through.0),
+                None => Ok(()),
+            },
+            Write::Restore(entry) => self.restore(entry),
         }
+    }
+
+    /// Only of a stream that is there: it keeps its version.
+    fn restore(&mut self, entry: &Recorded) -> rusqlite::Result<()> {
+        let Some((name, version)) = &entry.stream else { return Ok(()) };
+        let Some((id, _)) = self.last(name)? else { return Ok(()) };
+        self.statements.restore(entry.position.0, (id, *version), &entry.body)
     }
 
     /// The place of the stream's next entry, which it takes.

@@ -156,7 +156,8 @@ impl Database for Sqlite {
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<Recorded>>> {
         let stream = stream.to_owned();
-        Box::pin(self.readers.run(move |file| read::stream(file, &stream, after, max)))
+        let read = self.readers.run(move |file| read::stream(file, &stream, after, max));
+        Box::pin(async move { read.await? })
     }
 
     fn log<'a>(

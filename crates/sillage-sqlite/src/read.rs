@@ -129,7 +129,7 @@ pub(crate) fn log(
     max: usize,
 ) -> rusqlite::Result<Page> {
     let (head, trimmed_before) = bounds(file)?;
-    let after = after.0.max(trimmed_before);
+    let after = after.0;
     let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
     let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
     let until = if scans { head.min(after.saturating_add(WINDOW)) } else { head };
@@ -178,15 +178,26 @@ fn json(list: &[Text]) -> rusqlite::Result<Option<String>> {
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// Entries of a stream.
+/// Entries of a stream; an error where the first of them is gone.
 pub(crate) fn stream(
     file: &Transaction<'_>,
     stream: &str,
     after: Version,
     max: usize,
-) -> rusqlite::Result<Vec<Recorded>> {
+) -> rusqlite::Result<Result<Vec<Recorded>>> {
     let mut statement = file.prepare_cached(include_str!("sql/stream.sql"))?;
-    statement.query_map((stream, signed(after.0), limit(max)), rows::recorded)?.collect()
+    let found = statement.query_map((stream, signed(after.0), limit(max)), rows::recorded)?;
+    let found: Vec<Recorded> = found.collect::<rusqlite::Result<_>>()?;
+    let first = found.first().and_then(|entry| entry.stream.as_ref()).map(|(_, version)| *version);
+    if max == 0 || first == Some(after.next()) {
+        return Ok(Ok(found));
+    }
+    let mut statement = file.prepare_cached(include_str!("sql/stream_version.sql"))?;
+    let version = statement.query_row([stream], |row| rows::unsigned(row, 0)).optional()?;
+    if version.unwrap_or(0) > after.0 {
+        return Ok(Err(Error::trimmed_stream(stream, after.next())));
+    }
+    Ok(Ok(found))
 }
 
 /// Documents by id, one answer an id.

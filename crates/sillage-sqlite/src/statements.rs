@@ -34,6 +34,10 @@ pub(crate) struct Statements<'c> {
     decide: Statement<'c>,
     forget: Statement<'c>,
     timers_set: Statement<'c>,
+    trim: Statement<'c>,
+    trimmed: Statement<'c>,
+    trim_stream: Statement<'c>,
+    restore: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -63,6 +67,10 @@ impl<'c> Statements<'c> {
             decide: prepare(include_str!("sql/decide.sql"))?,
             forget: prepare(include_str!("sql/forget.sql"))?,
             timers_set: prepare(include_str!("sql/timers_set.sql"))?,
+            trim: prepare(include_str!("sql/trim.sql"))?,
+            trimmed: prepare(include_str!("sql/trimmed.sql"))?,
+            trim_stream: prepare(include_str!("sql/trim_stream.sql"))?,
+            restore: prepare(include_str!("sql/restore.sql"))?,
         })
     }
 
@@ -160,23 +168,9 @@ impl<'c> Statements<'c> {
         place: Option<Place>,
         message: &Message,
     ) -> rusqlite::Result<u64> {
-        let position = self.append.insert((
-            &*message.source,
-            message.id.as_str(),
-            &*message.name,
-            message.version,
-            message.topic.as_deref(),
-            message.key.as_ref().map(sillage_core::Key::as_bytes),
-            place.map(|(stream, _)| stream),
-            place.map(|(_, version)| signed(version.0)),
-            message.time.as_micros(),
-            &*message.correlation_id,
-            message.causation_id.as_ref().map(MessageId::as_str),
-            message.operation_id.as_deref(),
-            message.traceparent.as_deref(),
-            rows::header_bytes(&message.headers),
-            &*message.payload,
-        ))?;
+        bind(&mut self.append, place, message)?;
+        self.append.raw_execute()?;
+        let position = self.connection.last_insert_rowid();
         Ok(u64::try_from(position).unwrap_or(0))
     }
 
@@ -221,8 +215,53 @@ impl<'c> Statements<'c> {
         self.forget.execute((consumer, partition, signed(through))).map(|_| ())
     }
 
+    /// Removes entries without a stream.
+    pub(crate) fn trim(&mut self, through: u64) -> rusqlite::Result<()> {
+        self.trim.execute([signed(through)])?;
+        self.trimmed.execute([signed(through)]).map(|_| ())
+    }
+
+    pub(crate) fn trim_stream(&mut self, stream: i64, through: u64) -> rusqlite::Result<()> {
+        self.trim_stream.execute((stream, signed(through))).map(|_| ())
+    }
+
+    /// Puts an entry back where it was.
+    pub(crate) fn restore(
+        &mut self,
+        position: u64,
+        place: Place,
+        message: &Message,
+    ) -> rusqlite::Result<()> {
+        bind(&mut self.restore, Some(place), message)?;
+        self.restore.raw_bind_parameter(16, signed(position))?;
+        self.restore.raw_execute().map(|_| ())
+    }
+
     /// Notes, for other processes, that a timer was set; answers how often.
     pub(crate) fn timers_set(&mut self) -> rusqlite::Result<u64> {
         self.timers_set.query_row([], |row| rows::unsigned(row, 0))
     }
+}
+
+/// An entry's place in its stream and its message, as the first fifteen parameters.
+fn bind(
+    statement: &mut Statement<'_>,
+    place: Option<Place>,
+    message: &Message,
+) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(1, &*message.source)?;
+    statement.raw_bind_parameter(2, message.id.as_str())?;
+    statement.raw_bind_parameter(3, &*message.name)?;
+    statement.raw_bind_parameter(4, message.version)?;
+    statement.raw_bind_parameter(5, message.topic.as_deref())?;
+    statement.raw_bind_parameter(6, message.key.as_ref().map(sillage_core::Key::as_bytes))?;
+    statement.raw_bind_parameter(7, place.map(|(stream, _)| stream))?;
+    statement.raw_bind_parameter(8, place.map(|(_, version)| signed(version.0)))?;
+    statement.raw_bind_parameter(9, message.time.as_micros())?;
+    statement.raw_bind_parameter(10, &*message.correlation_id)?;
+    statement.raw_bind_parameter(11, message.causation_id.as_ref().map(MessageId::as_str))?;
+    statement.raw_bind_parameter(12, message.operation_id.as_deref())?;
+    statement.raw_bind_parameter(13, message.traceparent.as_deref())?;
+    statement.raw_bind_parameter(14, rows::header_bytes(&message.headers))?;
+    statement.raw_bind_parameter(15, &*message.payload)
 }

@@ -138,7 +138,7 @@ impl Database for Memory {
         after: Version,
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<Recorded>>> {
-        self.answer(move |state, _| Ok(state.stream(stream, after, max)))
+        self.answer(move |state, _| state.stream(stream, after, max))
     }
 
     fn log<'a>(

@@ -8,8 +8,10 @@ mod dead_letters;
 mod differences;
 mod doctor;
 mod projections;
+mod retention;
 mod sagas;
 mod status;
+mod streams;
 mod trace;
 
 use crate::{
@@ -21,6 +23,7 @@ pub use dead_letters::{DeadLetter, Delivered, Redriven};
 pub use differences::{Difference, Differences};
 pub use doctor::Finding;
 pub use projections::{Comparison, GenerationStatus, ProjectionStatus};
+pub use retention::RetentionStatus;
 pub use sagas::{SagaDetail, SagaStatus, StepStatus, UnknownReply};
 use serde_json::{Value, json};
 use sillage_core::{

@@ -45,6 +45,7 @@ pub struct App {
     services: Vec<Service>,
     drain_limit: Duration,
     keep_ended: Duration,
+    retention: Option<Duration>,
 }
 
 /// What an app was given.
@@ -70,6 +71,7 @@ impl App {
             services: vec![],
             drain_limit: DRAIN,
             keep_ended: KEPT,
+            retention: None,
         }
     }
 
@@ -106,6 +108,14 @@ impl App {
     /// which is why less than 14 days are refused: so long a broker may bring a message again.
     pub fn keep_ended(mut self, kept: Duration) -> Self {
         self.keep_ended = kept;
+        self
+    }
+
+    /// Removes entries that belong to no stream from the database's log, once every reader has passed
+    /// them and they have been there this long; at least [14 days](crate::SHORTEST_RETENTION). All
+    /// stays unless this is said.
+    pub fn retention(mut self, keep: Duration) -> Self {
+        self.retention = Some(keep);
         self
     }
 

@@ -10,6 +10,7 @@ mod snapshots;
 mod together;
 
 use crate::{
+    archive,
     handler::{Context, Extract, Needs},
     names,
 };
@@ -176,7 +177,7 @@ async fn fold<D: Decider>(
     let known = snapshots::kept::<D>(database, service, id).await?;
     if let Some((state, version)) = known {
         // The entry it ends at must be there, else it is not of this stream.
-        let page = database.stream(&stream, Version(version.0 - 1), PAGE).await?;
+        let page = read(database, &stream, Version(version.0 - 1)).await?;
         if let Some((last, later)) = page.split_first()
             && last.stream.as_ref().is_some_and(|(_, found)| *found == version)
         {
@@ -193,6 +194,18 @@ async fn fold<D: Decider>(
     rest(database, &stream, D::initial(), Version(0)).await
 }
 
+/// Entries of a stream; where they are archived, an error that says which file to restore.
+async fn read(
+    database: &dyn Database,
+    stream: &Text,
+    after: Version,
+) -> Result<Vec<Recorded>, Failure> {
+    match database.stream(stream, after, PAGE).await {
+        Ok(page) => Ok(page),
+        Err(error) => Err(archive::explained(database, stream, error).await.into()),
+    }
+}
+
 async fn rest<D: Decider>(
     database: &dyn Database,
     stream: &Text,
@@ -200,7 +213,7 @@ async fn rest<D: Decider>(
     mut version: Version,
 ) -> Result<(D, Version), Failure> {
     loop {
-        let page = database.stream(stream, version, PAGE).await?;
+        let page = read(database, stream, version).await?;
         (state, version) = evolve(state, version, &page)?;
         if page.len() < PAGE {
             return Ok((state, version));

@@ -2,6 +2,7 @@
 #![doc = include_str!("../docs/tour.md")]
 
 mod app;
+mod archive;
 mod clock;
 mod connect;
 mod consumer;
@@ -16,6 +17,7 @@ mod prefix;
 mod process;
 mod projection;
 mod replay;
+mod retention;
 mod runtime;
 mod service;
 mod tx;
@@ -24,6 +26,7 @@ pub mod admin;
 pub mod saga;
 
 pub use app::{App, Health, Running, StartError, shutdown_signal};
+pub use archive::{Archive, Archived};
 pub use clock::SystemClock;
 pub use connect::{connect, connect_broker};
 pub use consumer::Consumer;
@@ -37,6 +40,7 @@ pub use log_broker::{LogBroker, SLOTS};
 pub use process::{Memory, Process, Route};
 pub use projection::{Digest, Get, Hash, Projection, ReadError, SqlProjection, View};
 pub use replay::{Change, Example, Replay, Replayed};
+pub use retention::{LogReader, SHORTEST as SHORTEST_RETENTION};
 pub use runtime::{
     breaker::Breaker, parking::ParkedKey, rate::Rate, retry::Retry, watermark::Tally,
 };

@@ -34,6 +34,10 @@ pub(crate) const DEFINITIONS: &str = "saga_definitions";
 pub(crate) const ORPHANS: &str = "orphans";
 /// Documents of operations that were undone.
 pub(crate) const TOMBSTONES: &str = "tombstones";
+/// Documents of what is archived, a stream each.
+pub(crate) const ARCHIVES: &str = "archives";
+/// Documents of how the log is trimmed.
+pub(crate) const RETENTION: &str = "retention";
 /// In place of a partition: inbox rows that are forgotten by their age, in seconds since 1970.
 pub(crate) const BY_AGE: &str = "age";
 /// The consumer that carries the log to a broker outside the database.

@@ -31,6 +31,7 @@ mod overlay;
 use crate::{
     app::{App, StartError},
     handler::{AnyHandler, Context, Handled, Shared},
+    retention,
     runtime::{
         assemble::{Cause, Origin},
         member::Spec,
@@ -193,6 +194,7 @@ impl Replay {
 
     /// Handles the messages again, in the order of the log, one after the other.
     pub async fn run(self) -> Result<Replayed> {
+        retention::all_from(&*self.database, self.after).await?;
         let end = self.database.head().await?.stable;
         let caused = self.caused(end).await?;
         let overlay = Arc::new(Overlay::new(self.database.clone()));

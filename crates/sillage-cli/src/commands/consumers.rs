@@ -33,6 +33,8 @@ pub(crate) enum Consumers {
     },
     /// Let it go on
     Resume { name: String },
+    /// Let one go on that had not read all that was trimmed from the log; its app is stopped
+    AcceptLoss { name: String },
     /// What waits for each; with a limit, exit code 8 where one is over it
     Lag(Lag),
 }
@@ -200,6 +202,13 @@ impl Consumers {
                 let name = resolve(&admin, &name).await?;
                 let position = admin.resume(&name).await?.position;
                 changed(session, &Changed { name, paused: None, position })
+            }
+            Consumers::AcceptLoss { name } => {
+                let name = resolve(&admin, &name).await?;
+                session.confirm(&format!("Let {name} go on without what is gone?")).await?;
+                let position = admin.accept_loss(&name).await?;
+                session.out.note(format!("{name} goes on behind position {position}"));
+                Ok(())
             }
             Consumers::Lag(lag) => {
                 let look = Look::new(admin, session).await?;

@@ -11,6 +11,7 @@ mod limits;
 mod log;
 mod ranges;
 mod readers;
+mod trimming;
 
 pub use commits::*;
 pub use concurrency::*;
@@ -22,3 +23,4 @@ pub use limits::*;
 pub use log::*;
 pub use ranges::*;
 pub use readers::*;
+pub use trimming::*;

@@ -210,6 +210,13 @@ macro_rules! database_conformance {
             a_lease_is_released_by_its_owner_only,
             a_commit_under_an_old_epoch_is_fenced,
             nothing_of_an_old_epoch_comes_after_the_new_owner,
+            // trimming
+            entries_without_a_stream_are_trimmed,
+            a_log_that_is_trimmed_whole_goes_on,
+            a_trim_is_conditional,
+            an_identity_goes_with_its_entry,
+            a_trimmed_stream_keeps_its_version,
+            a_trimmed_stream_is_restored,
             // equivalence
             equivalent_to_memory,
         }

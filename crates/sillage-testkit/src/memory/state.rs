@@ -8,6 +8,7 @@ use sillage_core::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -17,10 +18,12 @@ use uuid::Uuid;
 pub(super) struct State {
     pub(super) fail_next: usize,
     pub(super) fail_after_apply: usize,
-    /// Positions are indexes plus one.
-    log: Vec<Recorded>,
-    /// Versions are indexes plus one.
-    streams: BTreeMap<Text, Vec<Recorded>>,
+    /// By position.
+    log: BTreeMap<Position, Recorded>,
+    /// The last position given out.
+    last: Position,
+    trimmed_before: Position,
+    streams: BTreeMap<Text, Stream>,
     /// (source, id) of every entry.
     identities: BTreeSet<(Text, Text)>,
     /// By collection and id.
@@ -28,6 +31,13 @@ pub(super) struct State {
     /// By consumer, source and id.
     inbox: BTreeMap<(Text, Text, Text), Row>,
     leases: BTreeMap<Text, Lease>,
+}
+
+#[derive(Default)]
+struct Stream {
+    version: Version,
+    /// Those that are in the log.
+    entries: BTreeMap<Version, Recorded>,
 }
 
 struct Row {
@@ -76,6 +86,7 @@ impl State {
         all_hold(|condition| matches!(condition, Condition::FirstTime(_)))?;
         let appended = |write: &Write| match write {
             Write::Append { message, .. } => self.identities.contains(&identity(message)),
+            Write::Restore(entry) => self.identities.contains(&identity(&entry.body)),
             _ => false,
         };
         ensure(!commit.writes.iter().any(appended), CommitError::AlreadyHandled)?;
@@ -144,46 +155,80 @@ impl State {
             }
             // Refused before.
             Write::Run(_) => {}
+            Write::Trim { stream, through } => self.trim(stream.as_ref(), through),
+            Write::Restore(entry) => self.record(entry),
+        }
+    }
+
+    fn trim(&mut self, stream: Option<&Text>, through: Position) {
+        let of_it = |entry: &Recorded| entry.stream.as_ref().map(|(name, _)| name) == stream;
+        let gone = self.log.range(..=through).filter(|(_, entry)| of_it(entry));
+        let gone: Vec<Recorded> = gone.map(|(_, entry)| entry.clone()).collect();
+        for entry in gone {
+            self.log.remove(&entry.position);
+            self.identities.remove(&identity(&entry.body));
+            if let Some((name, version)) = &entry.stream {
+                self.streams.entry(name.clone()).or_default().entries.remove(version);
+            }
+        }
+        if stream.is_none() {
+            self.trimmed_before = self.trimmed_before.max(through);
         }
     }
 
     fn append(&mut self, stream: Option<Text>, message: Arc<Message>) {
-        self.identities.insert(identity(&message));
-        let position = Position(self.head().0 + 1);
+        self.last = Position(self.last.0 + 1);
         let place = stream.map(|name| {
-            let version = self.stream_version(&name).unwrap_or_default().next();
-            (name, version)
+            let stream = self.streams.entry(name.clone()).or_default();
+            stream.version = stream.version.next();
+            (name, stream.version)
         });
-        let entry = Recorded::new(position, place, message);
-        if let Some((name, _)) = &entry.stream {
-            self.streams.entry(name.clone()).or_default().push(entry.clone());
+        self.record(Recorded::new(self.last, place, message));
+    }
+
+    fn record(&mut self, entry: Recorded) {
+        self.identities.insert(identity(&entry.body));
+        if let Some((name, version)) = &entry.stream {
+            let stream = self.streams.entry(name.clone()).or_default();
+            stream.entries.insert(*version, entry.clone());
         }
-        self.log.push(entry);
+        self.log.insert(entry.position, entry);
     }
 
     pub(super) fn head(&self) -> Position {
-        self.log.last().map_or(Position(0), |entry| entry.position)
+        self.last
     }
 
     fn stream_version(&self, stream: &str) -> Option<Version> {
-        self.streams.get(stream)?.last()?.stream.as_ref().map(|(_, version)| *version)
+        self.streams.get(stream).map(|stream| stream.version)
     }
 
-    pub(super) fn stream(&self, stream: &str, after: Version, max: usize) -> Vec<Recorded> {
-        let entries = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
-        entries.iter().skip(index(after.0)).take(max).cloned().collect()
+    pub(super) fn stream(
+        &self,
+        name: &str,
+        after: Version,
+        max: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        let Some(stream) = self.streams.get(name).filter(|stream| stream.version > after) else {
+            return Ok(vec![]);
+        };
+        if max > 0 && !stream.entries.contains_key(&after.next()) {
+            return Err(Error::trimmed_stream(name, after.next()));
+        }
+        let later = stream.entries.range(after.next()..);
+        Ok(later.map(|(_, entry)| entry.clone()).take(max).collect())
     }
 
     pub(super) fn page(&self, after: Position, filter: &Filter, max: usize) -> Page {
-        let later = self.log.iter().skip(index(after.0));
-        let entries: Vec<_> =
-            later.filter(|entry| matches(filter, entry)).take(max).cloned().collect();
+        let later = self.log.range((Bound::Excluded(after), Bound::Unbounded));
+        let matching = later.map(|(_, entry)| entry).filter(|entry| matches(filter, entry));
+        let entries: Vec<_> = matching.take(max).cloned().collect();
         let through = if entries.len() == max {
             entries.last().map_or(after, |entry| entry.position)
         } else {
             self.head().max(after)
         };
-        Page { entries, through, trimmed_before: Position(0) }
+        Page { entries, through, trimmed_before: self.trimmed_before }
     }
 
     pub(super) fn document(&self, collection: &str, id: &str) -> Option<&Stored> {
@@ -279,11 +324,6 @@ fn same_version(expected: Option<Version>, actual: Option<Version>) -> Result<()
 
 fn identity(message: &Message) -> (Text, Text) {
     (message.source.clone(), message.id.text())
-}
-
-/// How many entries there are up to a position or version.
-fn index(last: u64) -> usize {
-    usize::try_from(last).unwrap_or(usize::MAX)
 }
 
 fn matches(filter: &Filter, entry: &Recorded) -> bool {

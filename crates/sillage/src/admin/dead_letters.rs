@@ -2,7 +2,7 @@
 
 use super::Admin;
 use crate::{
-    names,
+    names, retention,
     runtime::{
         member::read_parked,
         parking::{Head, Key, ParkedKey, Skipped},
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use sillage_core::{
-    Condition, Decision, Error, ErrorKind, Message, MessageId, Range, Result, Text, Write,
+    Condition, Decision, Error, ErrorKind, Filter, Message, MessageId, Position, Range, Result,
+    Text, Write,
 };
 use std::sync::Arc;
 
@@ -130,6 +131,15 @@ impl Admin {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
+        if let Some(position) = skipped.parked.position {
+            let before = Position(position.0.saturating_sub(1));
+            let page = self.database.log(before, &Filter::default(), 1).await?;
+            if page.entries.first().is_none_or(|entry| entry.position != position) {
+                let what =
+                    format!("`{id}`: its message, at position {position}, is past the retention");
+                return Err(Error::new(ErrorKind::Trimmed, what));
+            }
+        }
         let (_, mut commit) = Key::restore(key.as_ref(), &skipped, self.clock.now())?;
         let (collection, expected) = (Text::from(names::SKIPPED), Some(stored.version));
         let id = stored.id.clone();
@@ -139,6 +149,7 @@ impl Admin {
             expected,
         });
         commit.writes.push(Write::Delete { collection, id: id.clone() });
+        commit.writes.push(retention::joins());
         self.act("restore", json!({ "id": id, "message": skipped.parked.id }), commit).await?;
         Ok(())
     }

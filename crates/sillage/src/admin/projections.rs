@@ -2,6 +2,7 @@
 
 use super::{Admin, conflicts};
 use crate::{
+    archive::archived_through,
     names,
     projection::{
         Checkpoint, Choice, Digest, Generation, Generations, Refused, checkpoint, checkpoints,
@@ -184,17 +185,23 @@ impl Admin {
             )));
         }
         let page = self.database.log(Position(0), &Filter::default(), 1).await?;
-        if page.trimmed_before > Position(0) && !lossy {
+        let archived = archived_through(&*self.database).await?;
+        let gone = page.trimmed_before.max(archived);
+        if gone > Position(0) && !lossy {
+            let how = if archived > Position(0) {
+                "were trimmed from the log or archived with their streams (`sillage streams list`)"
+            } else {
+                "were trimmed from the log"
+            };
             return Err(Error::invalid(format!(
                 "projection `{id}` cannot be rebuilt from all it has seen: entries up to position \
-                 {} were trimmed from the log; `--lossy` rebuilds it from those that are left",
-                page.trimmed_before
+                 {gone} {how}; `--lossy` rebuilds it from those that are left"
             )));
         }
         of.begin(of.live.version, switches, self.clock.now());
         let mut commit = replacing(&of, &id, since)?;
         if let Some(shadow) = of.shadow.as_ref().filter(|_| lossy) {
-            let checkpoint = Checkpoint { lost: page.trimmed_before, ..Checkpoint::default() };
+            let checkpoint = Checkpoint { lost: gone, ..Checkpoint::default() };
             commit.writes.push(put(&checkpoint, &id, shadow)?);
         }
         self.act("projection.rebuild", json!({ "projection": id }), commit).await.map(drop)

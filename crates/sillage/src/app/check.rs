@@ -3,6 +3,7 @@
 use super::{App, StartError};
 use crate::{
     consumer::{Consumer, HORIZON},
+    retention::SHORTEST,
     service::Service,
     tx::another,
 };
@@ -33,6 +34,7 @@ impl App {
                     .to_owned(),
             );
         }
+        self.check_retention(&mut errors);
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
     }
 
@@ -57,6 +59,21 @@ impl App {
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
+    }
+
+    fn check_retention(&self, errors: &mut Vec<String>) {
+        let Some(keep) = self.retention else { return };
+        if self.database.is_none() {
+            errors.push("a retention needs a database; this app has none".to_owned());
+        }
+        if keep < SHORTEST {
+            errors.push(format!(
+                "a retention of {} s is too short: for {} days a message may come again, and is \
+                 known by its entry in the log",
+                keep.as_secs(),
+                SHORTEST.as_secs() / 86_400
+            ));
+        }
     }
 
     fn check_service(&self, service: &Service, errors: &mut Vec<String>) {

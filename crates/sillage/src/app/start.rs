@@ -11,6 +11,7 @@ use crate::{
     names,
     observe::Census,
     projection::{self, AnyProjection, Keeper, Progress, identity},
+    retention::{self, Trimmer},
     runtime::{
         committer::Committer,
         dependency::Dependencies,
@@ -99,13 +100,14 @@ impl App {
             manifests: vec![],
         };
         building.topics(&self.services).await?;
+        building.manifests(&self.services).await?;
         building.relay(&self.services).await?;
         for service in self.services {
             let stop = building.stop.clone().drop_guard();
             building.service(service).await?;
             stop.disarm();
         }
-        building.finish().await
+        building.finish(self.retention).await
     }
 }
 
@@ -130,7 +132,6 @@ impl Building {
     async fn service(&mut self, service: Service) -> Result<()> {
         let name = service.name;
         self.definitions(&service).await?;
-        self.manifest(&service)?;
         self.keepers.extend((!service.consumers.is_empty()).then(|| name.into()));
         let sagas: BTreeSet<_> = service.sagas.iter().map(|saga| saga.name.clone()).collect();
         self.sagas.extend(sagas.iter().map(|saga| names::part(name, saga)));
@@ -309,11 +310,38 @@ impl Building {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<Running> {
+    /// Before anything of them reads: what retention spares is known by these.
+    async fn manifests(&mut self, services: &[Service]) -> Result<()> {
+        for service in services {
+            self.manifest(service)?;
+        }
+        self.sign_in().await
+    }
+
+    async fn sign_in(&mut self) -> Result<()> {
+        let Some((_, committer)) = &self.database else { return Ok(()) };
+        let mut writes = std::mem::take(&mut self.manifests);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        writes.push(retention::joins());
+        let put = committer.commit(Commit { conditions: vec![], writes }).await;
+        put.map_err(|error| Error::unavailable("the app could not sign in").because(error))?;
+        Ok(())
+    }
+
+    fn trimmer(&mut self, keep: Option<Duration>) {
+        let (Some((database, _)), Some(keep)) = (self.database.clone(), keep) else { return };
+        let vital = self.vital("retention");
+        vital.partitions(1);
+        let (clock, stop) = (self.clock.clone(), self.stop.clone());
+        self.tasks.spawn(Trimmer { database, clock, vital, stop, keep }.run());
+    }
+
+    async fn finish(mut self, keep: Option<Duration>) -> Result<Running> {
+        self.sign_in().await?;
+        self.trimmer(keep);
         if let Some((database, committer)) = self.database.clone() {
-            let writes = std::mem::take(&mut self.manifests);
-            let put = committer.commit(Commit { conditions: vec![], writes }).await;
-            put.map_err(|error| Error::unavailable("the app could not sign in").because(error))?;
             let watcher = Watcher {
                 database: database.clone(),
                 clock: self.clock.clone(),

@@ -9,8 +9,8 @@ use crate::{
     },
 };
 use sillage_core::{
-    BoxFuture, Database, Delivery, Error, Filter, Inbound, Offset, Page, Position, Receiver,
-    Recorded, Result, Subscription, Text, slot_of,
+    BoxFuture, Database, Delivery, Error, ErrorKind, Filter, Inbound, Offset, Page, Position,
+    Receiver, Recorded, Result, Subscription, Text, slot_of,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -171,6 +171,23 @@ impl LogReceiver {
         self.ready.retain(|inbound| !matches!(inbound, Inbound::Batch(p, _) if *p == lost));
     }
 
+    /// Entries that a slot has not read are gone: whoever had no place yet begins with what is left.
+    fn lost(&self, trimmed_before: Position) -> Result<()> {
+        let lost = |place: &&Position| **place > Position(0) && **place < trimmed_before;
+        let Some(place) = self.places.values().find(lost).filter(|_| !self.broadcast) else {
+            return Ok(());
+        };
+        let consumer = &self.consumer;
+        Err(Error::new(
+            ErrorKind::Trimmed,
+            format!(
+                "consumer `{consumer}` is at position {place}, and entries up to {trimmed_before} \
+                 were trimmed from the log, so that messages are gone which it never saw; stop the \
+                 app and say `sillage consumers accept-loss {consumer}` to go on behind them"
+            ),
+        ))
+    }
+
     /// Reads a page behind `from`; false where there was nothing new.
     async fn read(&mut self, from: Position) -> Result<bool> {
         let reading = self.reading.get_or_insert_with(|| {
@@ -184,6 +201,7 @@ impl LogReceiver {
             return Ok(true);
         }
         let page = page?;
+        self.lost(page.trimmed_before)?;
         if page.through <= from {
             self.scanned = from;
             return Ok(false);

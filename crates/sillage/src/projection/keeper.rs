@@ -6,7 +6,7 @@ use super::{
     collection, runner::Runner, stored, view::saw,
 };
 use crate::{
-    names,
+    names, retention,
     runtime::{committer::Committer, health::Vital},
 };
 use sillage_core::{
@@ -68,8 +68,8 @@ impl Keeper {
                 Some((generations, _)) => return Ok(generations),
             };
             let (condition, write) = generations.replace(id, since)?;
-            let commit = Commit { conditions: vec![condition], writes: vec![write] };
-            if committed(database, commit).await? {
+            let writes = vec![write, retention::joins()];
+            if committed(database, Commit { conditions: vec![condition], writes }).await? {
                 return Ok(generations);
             }
         }

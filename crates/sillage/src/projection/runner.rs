@@ -12,7 +12,7 @@ use super::{
     stored,
     view::{Seen, saw},
 };
-use crate::names;
+use crate::{archive::archived_through, names};
 use sillage_core::{
     Class, Commit, CommitError, Condition, Epoch, Error, Failure, Filter, Page, Position, Recorded,
     Result, Sort, Text, Version, Write,
@@ -46,6 +46,8 @@ struct Reader {
     generations: (Generations, Version),
     /// Folded or passed over, in memory.
     at: Position,
+    /// Entries of streams may be in archives up to here. What is archived later this has read.
+    archived: Position,
     /// Bytes of payloads folded and not written.
     bytes: usize,
     stored_at: Duration,
@@ -155,6 +157,7 @@ impl Runner {
             checkpoint,
             version,
             generations,
+            archived: archived_through(database).await?,
             bytes: 0,
             stored_at: now,
             renewed_at: now,
@@ -211,8 +214,9 @@ impl Runner {
         let most = if reader.is_careful() { 1 } else { reader.folder.page() };
         let page = self.means.database().log(reader.at, &filter, most).await?;
         let full = page.entries.len() == most;
-        if page.trimmed_before > reader.at.max(reader.checkpoint.lost) {
-            return self.trimmed(reader, lease, page.trimmed_before).await.map(Some);
+        let gone = page.trimmed_before.max(reader.archived);
+        if gone > reader.at.max(reader.checkpoint.lost) {
+            return self.trimmed(reader, lease, gone).await.map(Some);
         }
         if page.through > reader.at {
             let visible = self.visible(page);
@@ -248,7 +252,8 @@ impl Runner {
     /// Entries that it has not read are gone: it waits for an operator who says that this is well.
     async fn trimmed(&self, reader: &mut Reader, lease: &str, before: Position) -> Result<End> {
         let why = format!(
-            "position {}: entries up to {before} were trimmed from the log before it read them",
+            "position {}: entries up to {before} were trimmed from the log, or archived with their \
+             streams, before it read them",
             reader.at.0 + 1
         );
         let paused = Paused { at: before, gone: true, why };

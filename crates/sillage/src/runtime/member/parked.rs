@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use sillage_core::{
-    CommitError, Condition, Database, Error, Failure, Filter, Position, Result, Stored,
+    CommitError, Condition, Database, Error, ErrorKind, Failure, Filter, Position, Result, Stored,
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -356,7 +356,8 @@ pub(crate) async fn read_parked(
     let page = database.log(before, &Filter::default(), 1).await?;
     let entry = page.entries.into_iter().next().filter(|entry| entry.position == position);
     let entry = entry.ok_or_else(|| {
-        Error::corrupt(format!("parked delivery `{id}`: the log has no entry at {position}"))
+        let what = format!("parked delivery `{id}`: the log has no entry at {position} any more");
+        Error::new(ErrorKind::Trimmed, what)
     })?;
     Ok(Some(Head { number, message: entry.body, parked }))
 }

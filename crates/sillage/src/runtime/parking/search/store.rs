@@ -176,7 +176,7 @@ impl Tables {
             Write::Forget { through, .. } => {
                 self.inbox.retain(|_, (_, until)| until.is_none_or(|until| until > through));
             }
-            Write::Run(_) => {}
+            Write::Trim { .. } | Write::Restore(_) | Write::Run(_) => {}
         }
     }
 }

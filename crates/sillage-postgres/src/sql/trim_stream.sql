@@ -1,0 +1,1 @@
+DELETE FROM "sillage".log WHERE stream = $1 AND position <= $2

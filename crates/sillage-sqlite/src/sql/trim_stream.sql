@@ -1,0 +1,1 @@
+DELETE FROM log WHERE stream_id = ?1 AND position <= ?2
