@@ -6,8 +6,10 @@ mod config;
 mod consumers;
 mod dlq;
 mod doctor;
+mod journal;
 mod projections;
 mod publish;
+mod replay;
 mod retention;
 mod saga;
 mod streams;
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Tail(tail::Tail),
     /// Publish one message, or CloudEvents from standard input
     Publish(publish::Publish),
+    /// Publish a part of the log again, to a topic
+    Replay(replay::Replay),
     /// Draw what caused what
     Trace(trace::Trace),
     /// Dead letters and parked keys
@@ -46,6 +50,8 @@ pub(crate) enum Command {
     /// Streams into files and out of the log, and back
     #[command(subcommand, alias = "stream")]
     Streams(streams::Streams),
+    /// All topics in one log: keep it, search it, look for what is missing
+    Journal(journal::Journal),
     /// Breakers of dependencies: which are open
     #[command(subcommand, alias = "breaker")]
     Breakers(breakers::Breakers),
@@ -71,12 +77,14 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<()> {
     match command {
         Command::Tail(tail) => tail.run(session).await,
         Command::Publish(publish) => publish.run(session).await,
+        Command::Replay(replay) => replay.run(session).await,
         Command::Trace(trace) => trace.run(session).await,
         Command::Dlq(dlq) => dlq.run(session).await,
         Command::Consumers(consumers) => consumers.run(session).await,
         Command::Projections(projections) => projections.run(session).await,
         Command::Retention(retention) => retention.run(session).await,
         Command::Streams(streams) => streams.run(session).await,
+        Command::Journal(journal) => journal.run(session).await,
         Command::Breakers(breakers) => breakers.run(session).await,
         Command::Saga(saga) => saga.run(session).await,
         Command::Timers(timers) => timers.run(session).await,

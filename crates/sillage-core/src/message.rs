@@ -196,6 +196,13 @@ impl Message {
     /// The header of a copy: it is not published again.
     pub const COPY: &'static str = "sillage-followed";
 
+    /// The header of a message that was published again by an operator's replay: its position in the
+    /// log it is from.
+    pub const REPLAY: &'static str = "sillage-replay";
+
+    /// The header of one that was given an id of its own for that: the id it had.
+    pub const REPLAY_OF: &'static str = "sillage-replay-of";
+
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().find(|header| &*header.name == name).map(|header| &header.value)

@@ -7,7 +7,9 @@
 mod dead_letters;
 mod differences;
 mod doctor;
+mod journal;
 mod projections;
+mod replay;
 mod retention;
 mod sagas;
 mod status;
@@ -22,7 +24,9 @@ use crate::{
 pub use dead_letters::{DeadLetter, Delivered, Redriven};
 pub use differences::{Difference, Differences};
 pub use doctor::Finding;
+pub use journal::{Checked, Gap, Search};
 pub use projections::{Comparison, GenerationStatus, ProjectionStatus};
+pub use replay::{ReplayCount, Replaying};
 pub use retention::RetentionStatus;
 pub use sagas::{SagaDetail, SagaStatus, StepStatus, UnknownReply};
 use serde_json::{Value, json};

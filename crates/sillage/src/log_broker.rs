@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use receiver::LogReceiver;
-pub(crate) use receiver::slot_for;
+pub(crate) use receiver::{slot_for, slot_of_message};
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Clock, Commit, CommitError, Committed, Condition, Database,
     Epoch, Error, Filter, Limits, Message, Offset, Partition, PartitionStatus, Position, Progress,

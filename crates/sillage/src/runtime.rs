@@ -2,6 +2,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod breaker;
+pub(crate) mod chain;
 pub(crate) mod committer;
 pub(crate) mod dependency;
 pub(crate) mod health;

@@ -283,16 +283,18 @@ pub(crate) async fn retried(
     clock: &dyn Clock,
     commit: &Commit,
 ) -> (Result<Committed, CommitError>, bool) {
+    let (nothing, mut is_applied) = (Commit::default(), false);
     let mut answer = committer.commit(commit.clone()).await;
     for tries in 0..3u32 {
         if !matches!(answer, Err(CommitError::Failed(_))) {
             return (answer, tries > 0);
         }
         clock.sleep(Duration::from_millis(50 << (2 * tries))).await;
-        answer = committer.commit(commit.clone()).await;
+        answer = committer.commit(if is_applied { &nothing } else { commit }.clone()).await;
         // An earlier try had been applied after all: its position is at or before the head.
         if let Err(CommitError::AlreadyHandled) = answer {
-            return (committer.commit(Commit::default()).await, true);
+            is_applied = true;
+            answer = committer.commit(nothing.clone()).await;
         }
     }
     (answer, true)

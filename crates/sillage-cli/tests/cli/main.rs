@@ -6,10 +6,12 @@ mod config;
 mod dlq;
 mod exits;
 mod fixture;
+mod journal;
 mod json;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod outside;
 mod publish;
 mod saga;
+mod streams;
 mod tail;
 mod trace;

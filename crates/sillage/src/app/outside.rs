@@ -71,7 +71,8 @@ impl Building {
             return Ok(());
         }
         self.leave_the_log(&database, services).await?;
-        let spec = relay::spec(self.broker.clone(), database.head().await?.incarnation);
+        let spec =
+            relay::spec(self.broker.clone(), database.clone(), database.head().await?.incarnation);
         let manifest = json!({
             "service": "broker",
             "consumers": [{

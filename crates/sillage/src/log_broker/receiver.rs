@@ -9,8 +9,8 @@ use crate::{
     },
 };
 use sillage_core::{
-    BoxFuture, Database, Delivery, Error, ErrorKind, Filter, Inbound, Offset, Page, Position,
-    Receiver, Recorded, Result, Subscription, Text, slot_of,
+    BoxFuture, Database, Delivery, Error, ErrorKind, Filter, Inbound, Message, Offset, Page,
+    Position, Receiver, Recorded, Result, Subscription, Text, slot_of,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -246,9 +246,14 @@ pub(super) async fn stored(database: &dyn Database, consumer: &str, slot: u32) -
 
 /// The slot of an entry.
 pub(crate) fn slot_for(entry: &Recorded) -> u32 {
-    let topic = entry.topic.as_deref().unwrap_or_default();
-    let id = entry.id.as_str().as_bytes();
-    slot_of(topic, entry.key.as_ref().map_or(id, |key| key.as_bytes()), SLOTS)
+    slot_of_message(&entry.body)
+}
+
+/// The slot of a message.
+pub(crate) fn slot_of_message(message: &Message) -> u32 {
+    let topic = message.topic.as_deref().unwrap_or_default();
+    let id = message.id.as_str().as_bytes();
+    slot_of(topic, message.key.as_ref().map_or(id, |key| key.as_bytes()), SLOTS)
 }
 
 fn delivery(entry: Recorded) -> Delivery {

@@ -11,13 +11,15 @@
 //! order: consumers drop that by its ids. While the broker is away everything waits, and no
 //! attempt is spent.
 
-use super::{member::Spec, outlet::Outlet, retry::Retry};
+use super::{chain::Chain, member::Spec, outlet::Outlet, retry::Retry};
 use crate::{
     handler::{AnyHandler, Context, Handled},
+    log_broker::slot_of_message,
     names,
 };
 use sillage_core::{
-    Broker, Effects, ErrorKind, Failure, Header, Message, PublishError, Result, Start, Text,
+    Broker, Database, Effects, ErrorKind, Failure, Header, Message, Offset, PublishError, Result,
+    Start, Text,
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::ReusableBoxFuture;
@@ -30,10 +32,15 @@ const WINDOW: usize = 16_384;
 /// The broker's client goes on by itself while the broker is away: no time is too long.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The consumer of the log that publishes to `broker`.
-pub(crate) fn spec(broker: Arc<dyn Broker>, incarnation: Uuid) -> Spec {
+/// The consumer of this log that publishes to `broker`.
+pub(crate) fn spec(
+    broker: Arc<dyn Broker>,
+    database: Arc<dyn Database>,
+    incarnation: Uuid,
+) -> Spec {
     let incarnation = Text::from(incarnation.to_string());
-    let relay = Relay(Arc::new(Inner { outlet: Outlet::new(broker), incarnation }));
+    let (outlet, chain) = (Outlet::new(broker), Chain::new(database));
+    let relay = Relay(Arc::new(Inner { outlet, chain, incarnation }));
     let in_lane = [100, 1_000, 5_000, 20_000].map(Duration::from_millis);
     Spec {
         name: names::RELAY.into(),
@@ -58,6 +65,7 @@ struct Relay(Arc<Inner>);
 
 struct Inner {
     outlet: Outlet,
+    chain: Chain,
     incarnation: Text,
 }
 
@@ -77,7 +85,8 @@ impl Inner {
         if message.topic.is_none() || message.is_copy() {
             return Ok(());
         }
-        match self.outlet.publish(vec![Arc::new(self.with_sequence(context))]).await.pop() {
+        let placed = self.with_sequence(context).await?;
+        match self.outlet.publish(vec![Arc::new(placed)]).await.pop() {
             Some(Ok(_)) => Ok(()),
             // It waits in its lane, and no attempt is spent.
             Some(Err(PublishError::Unknown(error))) => Err(Failure::unavailable("broker", error)),
@@ -90,8 +99,9 @@ impl Inner {
         }
     }
 
-    /// Where in which log it is, for whoever keeps a copy of that log.
-    fn with_sequence(&self, context: &Context) -> Message {
+    /// Where in which log it is, and what was published before it there, for whoever keeps a copy of
+    /// that log.
+    async fn with_sequence(&self, context: &Context) -> Result<Message, Failure> {
         let mut message = (*context.message).clone();
         if let Some(position) = context.offset {
             let header = |name: &str, value: &str| Header {
@@ -100,7 +110,13 @@ impl Inner {
             };
             message.headers.push(header("ce_sequence", &names::offset(position)));
             message.headers.push(header("ce_incarnation", &self.incarnation));
+            let before = self.chain.before(position.0, slot_of_message(&message)).await;
+            // It waits in its lane, and no attempt is spent.
+            let before = before.map_err(|error| Failure::unavailable("database", error))?;
+            if let Some(before) = before {
+                message.headers.push(header("ce_previous", &names::offset(Offset(before))));
+            }
         }
-        message
+        Ok(message)
     }
 }
