@@ -117,6 +117,13 @@ async fn what_has_ended_goes_after_a_while_and_what_has_not_stays() {
             of_both(&["shop/checkout/stock.held/nobody"], &[])
         );
     }
+    // It counts when it ended, not when it began.
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Paid { id: "open-1".into() })).await.unwrap();
+    harness.settle().await;
+    app.drain().await;
+    open_for_a_while(&harness, &[]).await;
+    assert!(ids(&harness, "sagas").await.contains(&"shop/checkout/open-1".to_owned()));
 }
 
 /// It may be the very command that was undone: it must find that out when it is sent back.
