@@ -30,7 +30,7 @@ pub struct Consumer {
     concurrency: usize,
     window: usize,
     start: Start,
-    broadcast: bool,
+    pub(crate) broadcast: bool,
     horizon: Duration,
     pub(crate) depends_on: Vec<Text>,
     rate: Option<Rate>,

@@ -105,7 +105,9 @@ pub(crate) async fn readers(database: &dyn Database) -> Result<(Vec<LogReader>, 
         if manifest["broker"].as_str() != Some(EMBEDDED) {
             continue;
         }
-        for consumer in manifest["consumers"].as_array().into_iter().flatten() {
+        let consumers = manifest["consumers"].as_array().into_iter().flatten();
+        // One that is told everything from now on has no place to go on from.
+        for consumer in consumers.filter(|consumer| consumer["broadcast"] != true) {
             let consumer = consumer["name"].as_str().unwrap_or_default();
             let slots = passed(database, consumer).await?.into_iter();
             let position = Position(slots.map(Option::unwrap_or_default).min().unwrap_or_default());

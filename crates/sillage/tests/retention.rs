@@ -170,7 +170,11 @@ async fn a_dead_letter_holds_back_what_it_needs() {
 async fn a_consumer_that_is_behind_holds_it_back() {
     async fn report(_: Created) {}
     let world = World::new();
-    let both = || billing().consumer(Consumer::new("reports").on(report));
+    async fn listen(_: Created) {}
+    let both = || {
+        let loud = Consumer::new("loud").on(listen).broadcast();
+        billing().consumer(Consumer::new("reports").on(report)).consumer(loud)
+    };
     let app = world.start(both()).await;
     world.harness.admin().pause("shop/reports", "a test").await.unwrap();
     world.harness.settle().await;

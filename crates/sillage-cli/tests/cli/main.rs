@@ -9,6 +9,8 @@ mod fixture;
 mod journal;
 mod json;
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
+mod lost;
+#[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod outside;
 mod publish;
 mod saga;

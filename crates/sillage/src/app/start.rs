@@ -282,6 +282,7 @@ impl Building {
                 "topics": consumer.topics,
                 "events": consumer.events(),
                 "attempts": consumer.retry_policy().attempts(),
+                "broadcast": consumer.broadcast,
             })
         });
         let projections = service.projections.iter().map(|projection| {
