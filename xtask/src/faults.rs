@@ -8,6 +8,7 @@ mod audit;
 mod detour;
 mod memory;
 mod plant;
+mod rebuild;
 mod server;
 mod stage;
 mod trial;
@@ -21,6 +22,7 @@ use clap::ValueEnum;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use plant::Bug;
+pub(crate) use rebuild::Rebuild;
 use server::Server;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,18 +90,22 @@ pub(crate) fn run(faults: &Faults) -> Result<()> {
     let seed = faults.seed.unwrap_or_else(rand::random);
     let folder = process::root().join(format!("target/faults/{seed}"));
     let shop = faults.build(&folder)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        // What is dropped kills its processes.
-        tokio::select! {
-            done = faults.run(&shop, &folder, seed) => done,
-            interrupted = interrupted() => interrupted,
-        }
-    })?;
+    until_interrupted(faults.run(&shop, &folder, seed))?;
     if !faults.keep {
         fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))?;
     }
     Ok(())
+}
+
+/// Runs it; what is dropped when somebody interrupts kills its processes.
+fn until_interrupted(run: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = run => done,
+            interrupted = interrupted() => interrupted,
+        }
+    })
 }
 
 async fn interrupted() -> Result<()> {

@@ -35,6 +35,8 @@ enum Task {
     Examples,
     /// Kill a shop's processes at random moments, and audit what is left
     Faults(faults::Faults),
+    /// Rebuild projections on PostgreSQL while orders come in and reports are read
+    Rebuild(faults::Rebuild),
     /// Plant bugs in a copy of the source; tests on real servers have to find each
     Planted(planted::Planted),
     /// The shop on every database with every broker: the same totals for the same seed
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(test) => test::run(&test),
         Task::Examples => examples::run(),
         Task::Faults(faults) => faults::run(&faults),
+        Task::Rebuild(rebuild) => rebuild.run(),
         Task::Planted(planted) => planted::run(&planted),
         Task::Pairs(pairs) => pairs::run(&pairs),
         Task::Bench(bench) => bench::run(&bench),

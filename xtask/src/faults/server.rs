@@ -127,13 +127,13 @@ impl Server {
 }
 
 /// The shop's schema.
-struct Database {
-    url: String,
-    schema: String,
+pub(super) struct Database {
+    pub(super) url: String,
+    pub(super) schema: String,
 }
 
 impl Database {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{}?schema={}", self.url, self.schema)
     }
 
@@ -146,7 +146,7 @@ impl Database {
     }
 
     /// What the last of some statements answers, in which `@@` is the schema.
-    fn number(&self, statements: &str) -> Result<u64> {
+    pub(super) fn number(&self, statements: &str) -> Result<u64> {
         let mut command = Command::new("psql");
         command.args(["-qAt", "-v", "ON_ERROR_STOP=1", "-c", "SET client_min_messages = warning"]);
         command.args(["-c", &statements.replace("@@", &self.schema), &self.url]);

@@ -211,14 +211,16 @@ impl Stage {
         while !answer.starts_with("HTTP/1.1 200") {
             ensure!(Instant::now() < end, "the gateway does not answer: {answer:?}");
             sleep(LOOK).await;
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.gateway)).await else {
-                continue;
-            };
-            stream.write_all(request.as_bytes()).await?;
-            answer.clear();
-            stream.read_to_string(&mut answer).await?;
+            answer = ask(self.gateway, &request).await.unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// What the shop's HTTP API answers, whole.
+    pub(super) async fn get(&self, path: &str) -> Result<String> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+        ask(self.api, &request).await
     }
 
     /// Fails if a process stopped by itself.
@@ -328,6 +330,14 @@ impl Stage {
     pub(super) fn pids(&self) -> impl Iterator<Item = (String, u32)> {
         self.processes.iter().filter_map(|process| Some((process.name.clone(), process.id()?)))
     }
+}
+
+async fn ask(port: u16, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Whether each has said that it listens, since it was started last.
