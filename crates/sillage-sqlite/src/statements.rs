@@ -80,6 +80,10 @@ impl<'c> Statements<'c> {
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        if !self.connection.is_autocommit() {
+            // A panic broke off the last one.
+            self.rollback.execute([])?;
+        }
         self.begin.execute([])?;
         let done = work(self).and_then(|done| self.commit.execute([]).map(|_| done));
         // Some errors, as a full disk, have rolled back already.

@@ -10,6 +10,7 @@ use crate::{
 use rusqlite::Connection;
 use sillage_core::{Clock, Commit, CommitError, Error, Result};
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -99,6 +100,14 @@ impl Drop for Writer {
 }
 
 impl Context {
+    fn save(&self, statements: &mut Statements<'_>, commits: &[Commit]) -> Vec<Outcome> {
+        let (outcomes, seen) = apply(statements, &self.path, &*self.clock, commits);
+        if let Some(seen) = seen {
+            self.changes.publish(seen);
+        }
+        outcomes
+    }
+
     fn work(
         &self,
         statements: &mut Statements<'_>,
@@ -114,11 +123,12 @@ impl Context {
                 gathered.extend(job.batch);
                 next = if gathered.len() < GATHERED { waiting.try_recv().ok() } else { None };
             }
-            let (outcomes, seen) = apply(statements, &self.path, &*self.clock, &gathered);
+            // What panics is somebody else's, as who takes the log and has no room for it.
+            let save = AssertUnwindSafe(|| self.save(statements, &gathered));
+            let panicked =
+                |_| gathered.iter().map(|_| Err(CommitError::Failed(panicked()))).collect();
+            let outcomes: Vec<Outcome> = catch_unwind(save).unwrap_or_else(panicked);
             writes.fetch_add(1, Ordering::Relaxed);
-            if let Some(seen) = seen {
-                self.changes.publish(seen);
-            }
             let mut outcomes = outcomes.into_iter();
             for (commits, reply) in replies.drain(..) {
                 // A caller that went away is told nothing; its commits stand.
@@ -127,6 +137,10 @@ impl Context {
             gathered.clear();
         }
     }
+}
+
+fn panicked() -> Error {
+    Error::unavailable("a panic broke off the commit: nobody knows whether it is saved, try again")
 }
 
 fn stopped() -> Error {

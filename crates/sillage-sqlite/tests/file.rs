@@ -11,7 +11,15 @@ use sillage_core::{
 };
 use sillage_sqlite::Sqlite;
 use sillage_testkit::ManualClock;
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -236,6 +244,34 @@ async fn a_locked_file_fails_nothing_once_it_is_free() {
     committed.unwrap();
 }
 
+/// Its clock, or who takes the log, may panic.
+struct Panicking(AtomicBool);
+
+impl Clock for Panicking {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "no room for a line");
+        Timestamp::default()
+    }
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_somebody_else_ends_no_writing() {
+    let (folder, clock) = (Folder::new(), Arc::new(Panicking(false.into())));
+    let database = Sqlite::open(folder.file(), clock.clone()).unwrap();
+    clock.0.store(true, Ordering::Relaxed);
+    let unknown = one(&database, append("a")).await;
+    assert!(matches!(unknown, Err(CommitError::Failed(_))), "{unknown:?}");
+    one(&database, append("a")).await.unwrap();
+    one(&database, append("b")).await.unwrap();
+    assert_eq!(ids(&database).await, ["a", "b"]);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
     let folder = Folder::new();
@@ -245,7 +281,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let error = folder.refusal();
     assert_eq!(error.kind(), ErrorKind::NewerSchema);
     let words = error.to_string();
-    assert!(["1000", "up to 1", "upgrade", "shop.db"].iter().all(|word| words.contains(word)));
+    assert!(["1000", "up to 2", "upgrade", "shop.db"].iter().all(|word| words.contains(word)));
     let version: i64 = shell
         .query_row("SELECT value FROM meta WHERE key = 'schema'", [], |row| row.get(0))
         .unwrap();
@@ -288,7 +324,7 @@ async fn sql_transactions_are_refused_by_name() {
     let folder = Folder::new();
     let error = folder.open().begin().await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("return effects"), "{error}");
+    assert!(error.to_string().contains("return the effect"), "{error}");
 }
 
 #[tokio::test]

@@ -85,6 +85,8 @@ fn log(default: &str) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colour)
+        // Where there is no room for the log there is none to say so either: it would panic.
+        .log_internal_errors(false)
         .try_init();
 }
 
