@@ -83,14 +83,14 @@ pub(super) const BUGS: [Bug; 6] = [
             ("crates/sillage/src/runtime/relay.rs", "outlet: Outlet,", "outlet: Arc<Outlet>,"),
             (
                 "crates/sillage/src/runtime/relay.rs",
-                "outlet: Outlet::new(broker)",
-                "outlet: Arc::new(Outlet::new(broker))",
+                "(Outlet::new(broker), Chain::new(database))",
+                "(Arc::new(Outlet::new(broker)), Chain::new(database))",
             ),
             (
                 "crates/sillage/src/runtime/relay.rs",
                 r#"Some(Err(PublishError::Unknown(error))) => Err(Failure::unavailable("broker", error)),"#,
                 r"Some(Err(PublishError::Unknown(_))) => {
-                    let again = Arc::new(self.with_sequence(context));
+                    let again = Arc::new(self.with_sequence(context).await?);
                     let outlet = self.outlet.clone();
                     tokio::spawn(async move {
                         while !outlet.publish(vec![again.clone()]).await[0].is_ok() {
@@ -105,3 +105,19 @@ pub(super) const BUGS: [Bug; 6] = [
                consumer::cuts_between_app_and_broker_lose_double_and_reorder_nothing",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::BUGS;
+    use crate::process;
+
+    #[test]
+    fn every_bug_has_its_place_in_the_source() {
+        for bug in &BUGS {
+            for (file, right, _) in bug.edits {
+                let source = std::fs::read_to_string(process::root().join(file)).unwrap();
+                assert_eq!(source.matches(right).count(), 1, "{}: {file}: {right}", bug.name);
+            }
+        }
+    }
+}
