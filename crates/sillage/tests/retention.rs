@@ -168,9 +168,9 @@ async fn a_dead_letter_holds_back_what_it_needs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_is_behind_holds_it_back() {
+    async fn listen(_: Created) {}
     async fn report(_: Created) {}
     let world = World::new();
-    async fn listen(_: Created) {}
     let both = || {
         let loud = Consumer::new("loud").on(listen).broadcast();
         billing().consumer(Consumer::new("reports").on(report)).consumer(loud)

@@ -111,6 +111,7 @@ impl Tables {
         self.rows_of("orders").await
     }
 
+    #[cfg_attr(not(feature = "postgres"), allow(clippy::unused_async))]
     pub async fn rows_of(&self, table: &str) -> Vec<String> {
         match self {
             Tables::Sqlite(..) => {
