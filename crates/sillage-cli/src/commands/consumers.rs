@@ -64,6 +64,12 @@ pub(crate) struct Lag {
 }
 
 #[derive(Serialize)]
+struct Accepted {
+    name: Text,
+    position: Position,
+}
+
+#[derive(Serialize)]
 struct Standing {
     name: Text,
     topics: Vec<String>,
@@ -207,8 +213,11 @@ impl Consumers {
                 let name = resolve(&admin, &name).await?;
                 session.confirm(&format!("Let {name} go on without what is gone?")).await?;
                 let position = admin.accept_loss(&name).await?;
-                session.out.note(format!("{name} goes on behind position {position}"));
-                Ok(())
+                let accepted = Accepted { name, position };
+                session.out.one(&accepted, |accepted| {
+                    let Accepted { name, position } = accepted;
+                    format!("{} goes on behind position {position}", printable(name))
+                })
             }
             Consumers::Lag(lag) => {
                 let look = Look::new(admin, session).await?;

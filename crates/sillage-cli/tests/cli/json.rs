@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// A run of every command, in an order in which each finds what it needs, with its exit code.
-const RUNS: [(&str, i32); 47] = [
+const RUNS: [(&str, i32); 58] = [
     ("tail --until-end", 0),
     ("tail nothing --until-end", 0),
     ("publish order --name order.noted --key o-9 --data {}", 0),
@@ -27,6 +27,7 @@ const RUNS: [(&str, i32); 47] = [
     ("consumers pause billing --why maintenance", 0),
     ("consumers resume shop/billing", 0),
     ("consumers lag", 0),
+    ("consumers accept-loss billing --yes", 0),
     ("projections list", 0),
     ("projections show orders", 0),
     ("projections rebuild orders", 0),
@@ -37,6 +38,16 @@ const RUNS: [(&str, i32); 47] = [
     ("projections pause orders --why maintenance", 0),
     ("projections resume orders", 0),
     ("breakers list", 0),
+    ("retention show", 0),
+    ("retention readers", 0),
+    ("streams list", 0),
+    // Refused, as its readers have not passed it; and no such file.
+    ("streams archive operator --to . --dry-run", 2),
+    ("streams restore no.jsonl", 3),
+    ("journal search --key o-1", 0),
+    ("journal export --limit 1", 0),
+    ("journal check", 0),
+    ("replay --from 1 --to-topic again --as-new test --dry-run", 0),
     ("saga list", 0),
     ("saga list --stuck", 0),
     ("saga list --unknown", 0),
@@ -51,6 +62,7 @@ const RUNS: [(&str, i32); 47] = [
     ("topics show order", 0),
     ("topics create order", 0),
     ("doctor", 8),
+    ("retention forget shop --yes", 0),
     ("completions bash", 0),
     ("config show --origin", 0),
 ];
@@ -63,7 +75,9 @@ async fn every_command_yields_json() {
         for (words, code) in RUNS {
             let args: Vec<_> = words.split(' ').chain(["-o", format]).collect();
             let ran = fixture.run(&args).await.exits(code);
-            if format == "json" {
+            if [2, 3].contains(&code) {
+                assert!(ran.out.is_empty(), "{words}: what is refused says nothing");
+            } else if format == "json" {
                 assert!(!ran.json().is_null(), "{words}");
             } else {
                 for line in ran.lines() {
