@@ -11,8 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sillage_core::{
-    Database, Decision, Delivery, Epoch, Error, Offset, Partition, Position, Range, Result, Stored,
-    Text,
+    Database, Decision, Delivery, Epoch, Error, Offset, Partition, Range, Result, Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -47,8 +46,6 @@ pub(crate) struct Guard {
 pub(crate) struct Loaded {
     mark: Option<Mark>,
     keys: Vec<Stored>,
-    /// The end of the log, where that brings the messages.
-    end: Option<Position>,
 }
 
 /// A partition of this member.
@@ -80,8 +77,6 @@ pub(super) struct Assigned {
     looking: Option<Vec<Delivery>>,
     /// So many deliveries may have been decided before: they are looked up before they run.
     lookups: usize,
-    /// What comes behind it was never delivered before: nobody decided it, or died on it.
-    end: Option<Position>,
     careful: usize,
     careful_left: usize,
 }
@@ -107,7 +102,6 @@ impl Assigned {
             held: VecDeque::new(),
             looking: None,
             lookups: 0,
-            end: None,
             careful: 0,
             careful_left: 0,
         }
@@ -117,12 +111,6 @@ impl Assigned {
     fn is_open(&self) -> bool {
         let known = self.ready && self.lookups == 0 && self.looking.is_none();
         known && self.held.is_empty() && self.careful == 0 && self.careful_left == 0
-    }
-
-    /// What is held back comes from behind the end that the log had at the assignment.
-    fn is_new(&self) -> bool {
-        let first = self.held.front().and_then(|batch| batch.first());
-        first.is_some_and(|first| self.end.is_some_and(|end| first.offset.0 > end.0))
     }
 
     /// A delivery that ran alone is finished.
@@ -145,9 +133,9 @@ impl Member {
             self.partitions[place] = Assigned { assignment, owned: true, fence, told, ..fresh };
             match self.database().cloned() {
                 Some(database) if !self.means.spec.broadcast => {
-                    let (consumer, is_log) = (self.means.spec.name.clone(), self.means.is_log);
+                    let consumer = self.means.spec.name.clone();
                     self.fetch(async move {
-                        let loaded = load(&*database, &consumer, &partition, is_log).await;
+                        let loaded = load(&*database, &consumer, &partition).await;
                         Fetched::Assigned(place, assignment, loaded)
                     });
                 }
@@ -185,7 +173,6 @@ impl Member {
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
         assigned.lookups = window;
-        assigned.end = loaded.end;
         assigned.careful = if mark.open { CAREFUL } else { 0 };
         assigned.guard = mark.guard;
         assigned.stored = None;
@@ -201,12 +188,11 @@ impl Member {
         let assigned = &self.partitions[place];
         let (partition, assignment) = (assigned.partition.clone(), assigned.assignment);
         let consumer = self.means.spec.name.clone();
-        let is_log = self.means.is_log;
         let pause = self.means.clock.sleep(Duration::from_secs(1));
         if let Some(database) = self.database().cloned() {
             self.fetch(async move {
                 pause.await;
-                let loaded = load(&*database, &consumer, &partition, is_log).await;
+                let loaded = load(&*database, &consumer, &partition).await;
                 Fetched::Assigned(place, assignment, loaded)
             });
         }
@@ -247,9 +233,6 @@ impl Member {
     pub(super) fn take_held(&mut self, place: usize) {
         loop {
             let assigned = &mut self.partitions[place];
-            if assigned.is_new() {
-                (assigned.lookups, assigned.careful) = (0, 0);
-            }
             let waits = !assigned.ready || assigned.looking.is_some();
             // What runs alone is finished before anything runs beside it.
             let alone = assigned.careful == 0 && assigned.careful_left > 0;
@@ -391,17 +374,11 @@ impl Member {
     }
 }
 
-async fn load(
-    database: &dyn Database,
-    consumer: &str,
-    partition: &Partition,
-    is_log: bool,
-) -> Result<Loaded> {
+async fn load(database: &dyn Database, consumer: &str, partition: &Partition) -> Result<Loaded> {
     let id = names::watermark(consumer, partition);
     let mark = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten();
     let mark = mark.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
-    let end = if is_log { Some(database.head().await?.last) } else { None };
-    Ok(Loaded { mark, keys: keys(database, consumer).await?, end })
+    Ok(Loaded { mark, keys: keys(database, consumer).await? })
 }
 
 /// All parked keys of a consumer.
