@@ -5,9 +5,14 @@ use rdkafka::{
     Offset as Place, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::KafkaError,
+    types::RDKafkaErrorCode as Code,
 };
 use sillage_core::{Error, Partition, Result, Start, Timestamp};
-use std::time::Duration;
+use std::{thread, time::Duration};
+
+/// How often, and after which pauses, a partition without a leader is asked for.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The offsets that a partition has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +50,24 @@ fn at<C: ConsumerContext>(
     limit: Duration,
 ) -> Result<Vec<Option<u64>>> {
     let times = list(partitions.iter().map(|partition| (partition, time)))?;
-    let found = client.offsets_for_times(times, limit);
+    let mut tries = 0;
+    let found = loop {
+        match client.offsets_for_times(times.clone(), limit) {
+            // As for a moment after a topic was made.
+            Err(error) if has_no_leader(&error) && tries < TRIES => {
+                tries += 1;
+                thread::park_timeout(PAUSE);
+            }
+            found => break found,
+        }
+    };
     let found = found.map_err(|error| error::describe("offsets cannot be looked up", error))?;
     read(&found, partitions)
+}
+
+fn has_no_leader(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 /// What a group has committed: the offset that comes next.
