@@ -8,7 +8,7 @@ const ENTRIES: usize = 4096;
 const BYTES: usize = 8 << 20;
 
 /// Readers that are farther behind than this read by themselves.
-pub(crate) const STEP: u64 = 512;
+pub(crate) const STEP: u64 = 2048;
 
 /// Every entry after one position up to another.
 #[derive(Default)]
