@@ -286,8 +286,9 @@ fn beside_raw(service: Service, part: &str, command: &str, said: &str) -> Result
         _ => ["RabbitMQ, consume: rate", "RabbitMQ, consume: CPU"],
     };
     let said = said.split_once(&format!("\n{part}")).with_context(|| format!("no {part}"))?.1;
-    let rate: f64 = after(said, ": rate ")?;
-    let cpu: f64 = after(said, ", CPU ")?;
+    let ratios = said.find(": rate ").map_or(said, |start| &said[start..]);
+    let rate: f64 = after(ratios, ": rate ")?;
+    let cpu: f64 = after(ratios, ", CPU ")?;
     let figure = |what, ratio: f64, limit: &str, holds| Figure {
         what,
         command: command.to_owned(),

@@ -160,6 +160,8 @@ async fn freezes(stage: &mut Stage, times: u32) -> Result<String> {
         let before = ended(&stage.folder)?;
         SHARED.iter().try_for_each(|service| stage.signal(service, Signal::STOP))?;
         sleep(FROZEN).await;
+        let go_on = async |stage: &Stage| Ok(ended(&stage.folder)? > before);
+        stage.until("others go on", FINISH_LIMIT, go_on).await?;
         SHARED.iter().try_for_each(|service| stage.signal(service, Signal::CONT))?;
         ended_meanwhile += ended(&stage.folder)? - before;
         stage.note("thawed")?;
@@ -169,9 +171,8 @@ async fn freezes(stage: &mut Stage, times: u32) -> Result<String> {
     while stage.guests() > 0 {
         stage.leave(0, true).await?;
     }
-    ensure!(ended_meanwhile > 0, "others did not go on while processes were frozen");
     Ok(format!(
-        "{} processes frozen {times} times for {} s: others ended {ended_meanwhile} orders meanwhile\n",
+        "{} processes frozen {times} times for {} s or more: others ended {ended_meanwhile} orders meanwhile\n",
         SHARED.len(),
         FROZEN.as_secs()
     ))
