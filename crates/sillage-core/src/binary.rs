@@ -229,6 +229,13 @@ struct Said<'a> {
 }
 
 impl HeaderReader {
+    /// Gives out texts of their own from now on. Those of one batch are counted by one thread after
+    /// the other; counted by two at the same time they would cost more than all else.
+    pub fn begin_batch(&mut self) {
+        self.known.clear();
+        (self.source, self.name) = (None, None);
+    }
+
     /// The message of these headers; `id` names one that has no id of its own.
     pub fn read<'a>(
         &mut self,

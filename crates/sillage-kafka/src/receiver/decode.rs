@@ -16,6 +16,11 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// What comes from now on is handed over together.
+    pub(super) fn begin_batch(&mut self) {
+        self.reader.begin_batch();
+    }
+
     /// The message of a record; every record is one.
     pub(super) fn read(&mut self, record: &BorrowedMessage<'_>, topic: &Text) -> Message {
         // The binding panics at a header's name that is not UTF-8, which must stop nobody.

@@ -17,7 +17,7 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
 };
-use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Settled, Subscription};
+use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Settled, Subscription, Text};
 use std::{
     collections::VecDeque,
     sync::{Arc, mpsc},
@@ -291,6 +291,7 @@ impl Poller {
         let consumer = self.consumer.clone();
         let calls = consumer.context().calls();
         let mut count = 0;
+        self.decoder.begin_batch();
         while count < most {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => self.take(&record),
@@ -327,12 +328,22 @@ impl Poller {
         if !self.assignments.deliver(place, offset.0) {
             return;
         }
-        let topic = &self.assignments.place(place).partition.topic;
-        let message = Arc::new(self.decoder.read(record, topic));
-        let delivery = Delivery { offset, message };
-        match self.gathered.batches.iter_mut().rev().find(|(number, _)| *number == place) {
-            Some((_, batch)) => batch.push(delivery),
-            None => self.gathered.batches.push_back((place, vec![delivery])),
+        let batches = &mut self.gathered.batches;
+        let begun = batches.iter_mut().rev().find(|(number, _)| *number == place);
+        let (batch, topic) = match begun {
+            Some((_, batch)) => {
+                let topic = batch.first().and_then(|first| first.message.topic.clone());
+                (Some(batch), topic)
+            }
+            None => (None, None),
+        };
+        // Of the batch's own, as all its texts.
+        let topic =
+            topic.unwrap_or_else(|| Text::from(&*self.assignments.place(place).partition.topic));
+        let delivery = Delivery { offset, message: Arc::new(self.decoder.read(record, &topic)) };
+        match batch {
+            Some(batch) => batch.push(delivery),
+            None => batches.push_back((place, vec![delivery])),
         }
     }
 
