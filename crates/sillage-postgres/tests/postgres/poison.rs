@@ -2,6 +2,7 @@
 
 use crate::support::{DIRECT, POOLED, Schema, append, commit, message, run};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use sillage_core::{
     Clock, Commit, CommitError, Condition, Database, Expected, Filter, Message, Position, Version,
     Write,
@@ -118,9 +119,10 @@ fn a_held_row_delays_only_commits_about_it() {
     });
 }
 
-/// A commit that was handed over alone waits for a row that somebody holds; in company none waits.
+/// Commits that wait for a row are done in the order in which they were handed over, and what shares
+/// a row with one of them does not overtake it.
 #[test]
-fn who_waits_for_a_row_waits_alone() {
+fn what_waits_for_a_row_keeps_its_order() {
     let Some(schema) = Schema::new(DIRECT) else { return };
     run(async {
         let database = Arc::new(schema.open().await);
@@ -134,9 +136,14 @@ fn who_waits_for_a_row_waits_alone() {
             let id = format!("{stream} {version}");
             Commit { conditions: vec![condition], writes: vec![append(Some(stream), &id)] }
         };
-        let waits = tokio::spawn({
-            let (database, commit) = (database.clone(), step("held", 1));
-            async move { database.commit(vec![commit]).await }
+        // The second is about both streams, so the third, about the other one, stays behind it.
+        let mut both = step("held", 2);
+        both.writes.push(append(Some("other"), "other 0"));
+        let batch = vec![step("held", 1), both, step("other", 1)];
+        // Of one task, so that they are handed over in this order.
+        let waiting = tokio::spawn({
+            let database = database.clone();
+            async move { join_all(batch.into_iter().map(|c| database.commit(vec![c]))).await }
         });
         // Beside them.
         let behind = vec![commit([append(Some("free"), "free")]), step("held", 3)];
@@ -146,11 +153,11 @@ fn who_waits_for_a_row_waits_alone() {
         let Err(CommitError::Held(again)) = &answers[1] else { panic!("{answers:?}") };
         assert_eq!(again.conditions, step("held", 3).conditions);
         schema.run(&mut shell, "COMMIT").await;
-        let answers = waits.await.unwrap();
-        assert!(answers[0].is_ok(), "{answers:?}");
+        let answers: Vec<_> = waiting.await.unwrap().into_iter().flatten().collect();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         let page = database.log(Position(0), &Filter::default(), 10).await.unwrap();
         let ids: Vec<_> = page.entries.iter().map(|entry| entry.id.to_string()).collect();
-        assert_eq!(ids, ["0", "free", "held 1"]);
+        assert_eq!(ids, ["0", "free", "held 1", "held 2", "other 0", "other 1"]);
     });
 }
 
