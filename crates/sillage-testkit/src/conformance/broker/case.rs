@@ -217,12 +217,13 @@ impl<'a, F: BrokerFixture> Case<'a, F> {
         self.until(members, &what, all).await;
     }
 
-    /// Lets members receive until all partitions are theirs, and each has one.
+    /// Lets members receive until all partitions are theirs, and each has its share.
     pub(super) async fn until_shared(&self, members: &mut [Joined<'a, F>]) {
         let shared = |members: &[Joined<'a, F>]| {
-            let owned = members.iter().map(|member| member.owned().count());
-            members.iter().all(|member| member.owned().count() > 0)
-                && owned.sum::<usize>() == self.partitions()
+            let fair = self.partitions() / members.len();
+            let owned: Vec<_> = members.iter().map(|member| member.owned().count()).collect();
+            owned.iter().all(|owned| *owned >= fair)
+                && owned.iter().sum::<usize>() == self.partitions()
         };
         self.until(members, "the partitions were shared out", shared).await;
     }
