@@ -88,7 +88,7 @@ impl Database for Counting {
     fn now(&self) -> BoxFuture<'_, Result<Timestamp>> {
         self.database.now()
     }
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        self.database.changed(position)
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
+        self.database.changed(position, filter)
     }
 }

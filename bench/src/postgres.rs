@@ -113,7 +113,7 @@ async fn follow(database: Arc<dyn Database>, stop: Arc<AtomicBool>) {
     let mut at = database.head().await.expect("answers").stable;
     while !stop.load(Ordering::Relaxed) {
         at = database.log(at, &filter, 100).await.expect("answers").through;
-        database.changed(at).await;
+        database.changed(at, &filter).await;
     }
 }
 

@@ -293,6 +293,30 @@ pub struct Filter {
     pub correlation_id: Option<Text>,
 }
 
+impl Filter {
+    /// Whether it takes this entry.
+    pub fn takes(&self, entry: &Recorded) -> bool {
+        let stream = entry.stream.as_ref().map(|(name, _)| name);
+        self.wants(entry.topic.as_ref(), &entry.name, stream, &entry.correlation_id)
+    }
+
+    pub(crate) fn wants(
+        &self,
+        topic: Option<&Text>,
+        name: &Text,
+        stream: Option<&Text>,
+        correlation_id: &Text,
+    ) -> bool {
+        let listed = |list: &[Text], value: Option<&Text>| {
+            list.is_empty() || value.is_some_and(|value| list.contains(value))
+        };
+        listed(&self.topics, topic)
+            && listed(&self.names, Some(name))
+            && (self.stream.is_none() || self.stream.as_ref() == stream)
+            && self.correlation_id.as_ref().is_none_or(|wanted| wanted == correlation_id)
+    }
+}
+
 /// A page of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -417,9 +441,10 @@ pub trait Database: Send + Sync + 'static {
     /// The database's clock.
     fn now(&self) -> BoxFuture<'_, Result<Timestamp>>;
 
-    /// Completes when the log may have grown past `position`, or a timer may have been set: a
-    /// hint; callers poll as well.
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()>;
+    /// Completes when an entry that the filter takes may have come after `position`, or when the
+    /// log has grown by so much that a reader there should move its place: a hint; callers poll as
+    /// well.
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()>;
 }
 
 /// A database's own transaction. Dropped without a commit, it is rolled back.

@@ -15,6 +15,7 @@ mod effects;
 mod error;
 mod event;
 mod failure;
+mod growth;
 mod message;
 mod murmur;
 mod statement;
@@ -39,6 +40,7 @@ pub use effects::{
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Answered, Command, Contract, DecodeError, Event, Events, Never};
 pub use failure::{Class, Failure, OrFail, Source};
+pub use growth::{Appended, Growth, Waiting};
 pub use message::{Header, Headers, Key, Message, MessageId, Position, Recorded, Text, Version};
 pub use murmur::{partition_of, slot_of};
 pub use statement::Statement;

@@ -10,9 +10,6 @@ VALUES ('schema', '0'), ('trimmed_before', '0'), ('incarnation', ''), ('origin',
 -- CACHE 1: a session that keeps numbers for later would write below what readers have passed.
 CREATE SEQUENCE "sillage".log_position CACHE 1;
 
--- How often timers were set: what processes that wait for one look at.
-CREATE SEQUENCE "sillage".timers_set CACHE 1;
-
 -- Rows have room for their next version, so that most updates touch no index.
 CREATE TABLE "sillage".streams (
     name text COLLATE "C" PRIMARY KEY,

@@ -56,6 +56,7 @@ use read::{Readers, Wanted};
 use sillage_core::{
     BoxFuture, Clock, Commit, CommitError, Committed, Database, Decision, Epoch, Filter, Head,
     Limits, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction, Version,
+    Waiting,
 };
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use start::Started;
@@ -103,13 +104,14 @@ impl Postgres {
         };
         // It only reads and tells: nothing of it has to survive a crash.
         let tail = Way::new(&config, Purpose::Reads, "off", clock.clone());
-        let tail = Tail::start(log.clone(), tail);
+        let recent = Arc::default();
+        let tail = Tail::start(log.clone(), tail, Arc::clone(&recent));
         let writer =
             Writer::start(log.clone(), tail.clone(), way(Purpose::Commits), way(Purpose::Held));
         let reads = pool(Purpose::Reads, config.connections);
         let leases = pool(Purpose::Leases, LEASES);
         Ok(Postgres {
-            readers: Readers::new(log.clone(), way(Purpose::Reads), reads),
+            readers: Readers::new(log.clone(), way(Purpose::Reads), reads, recent),
             leases: Leases::new(log.clone(), way(Purpose::Leases), leases),
             tail,
             writer,
@@ -134,7 +136,7 @@ impl Postgres {
     /// Transactions with [`Postgres::write`] were committed: whoever waits for changes looks now, in
     /// all processes, and not only within a second.
     pub fn committed(&self) {
-        self.tail.committed(true);
+        self.tail.committed();
     }
 
     /// Commits over the limits are refused here; the others go on.
@@ -262,7 +264,7 @@ impl Database for Postgres {
         Box::pin(self.readers.run(|log, c| Box::pin(read::now(log, c))))
     }
 
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        Box::pin(self.tail.wait(position))
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
+        Box::pin(self.tail.wait(Waiting::new(position, filter.clone())))
     }
 }

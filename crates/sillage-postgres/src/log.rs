@@ -14,25 +14,18 @@ pub(crate) struct Log {
     pub(crate) oid: Oid,
     /// The oid of the sequence that positions come from.
     pub(crate) sequence: Oid,
-    /// The oid of the sequence that counts timers.
-    pub(crate) timers: Oid,
     /// What limits users' SQL.
     pub(crate) clock: Arc<dyn Clock>,
     pooler: bool,
 }
 
 impl Log {
-    pub(crate) fn new(
-        config: &Config,
-        [oid, sequence, timers]: [Oid; 3],
-        clock: Arc<dyn Clock>,
-    ) -> Log {
+    pub(crate) fn new(config: &Config, [oid, sequence]: [Oid; 2], clock: Arc<dyn Clock>) -> Log {
         Log {
             sql: Sql::new(&config.schema),
             place: config.place(),
             oid,
             sequence,
-            timers,
             clock,
             pooler: config.pooler,
         }

@@ -34,8 +34,13 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    pub(crate) fn new(log: Arc<Log>, way: Way, pool: PgPool) -> Readers {
-        Readers { log, way, pool, recent: Arc::default() }
+    pub(crate) fn new(
+        log: Arc<Log>,
+        way: Way,
+        pool: PgPool,
+        recent: Arc<Mutex<Recent>>,
+    ) -> Readers {
+        Readers { log, way, pool, recent }
     }
 
     /// Runs `read` on a connection.
@@ -87,7 +92,9 @@ impl Readers {
             read.0
         } else {
             let filter = filter.clone();
-            let read = self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await?;
+            let read = self
+                .run(move |log, c| Box::pin(async move { entries(log, c, wanted, &filter).await }))
+                .await?;
             trimmed_before = trimmed_before.max(read.1);
             read.0
         };
@@ -127,7 +134,9 @@ impl Readers {
         let at = recent.through();
         if recent.has(from) && at < until {
             let all = (at, until, usize::MAX);
-            let read = self.run(move |log, c| Box::pin(entries(log, c, all, Filter::default())));
+            let read = self.run(move |log, c| {
+                Box::pin(async move { entries(log, c, all, &Filter::default()).await })
+            });
             let (read, trimmed_before) = read.await?;
             recent.extend(read, until, trimmed_before);
         }
@@ -136,7 +145,8 @@ impl Readers {
         }
         // It is behind what is kept.
         drop(recent);
-        self.run(move |log, c| Box::pin(entries(log, c, wanted, filter))).await
+        self.run(move |log, c| Box::pin(async move { entries(log, c, wanted, &filter).await }))
+            .await
     }
 
     /// Where the log ends.
@@ -154,13 +164,13 @@ async fn incarnation(log: &Log, connection: &mut PgConnection) -> sqlx::Result<U
 }
 
 /// With up to where entries without a stream were gone when these were read.
-type Entries = (Vec<Recorded>, u64);
+pub(crate) type Entries = (Vec<Recorded>, u64);
 
-async fn entries(
+pub(crate) async fn entries(
     log: &Log,
     connection: &mut PgConnection,
     (from, until, max): (u64, u64, usize),
-    filter: Filter,
+    filter: &Filter,
 ) -> sqlx::Result<Entries> {
     let scan = |sql| {
         let query = log.query(sql).bind(signed(from)).bind(signed(until));

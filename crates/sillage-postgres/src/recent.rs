@@ -1,6 +1,6 @@
 //! The end of the log in memory: what one reader has read for all that are as far.
 
-use sillage_core::{Filter, Recorded, Text};
+use sillage_core::{Appended, Filter, Recorded};
 use std::collections::VecDeque;
 
 /// How many entries are kept, and about how many bytes of payload.
@@ -38,6 +38,21 @@ impl Recent {
         *self = Recent { after, through: after, rewritten, ..Recent::default() };
     }
 
+    /// Whether what is missing up to here is soon read.
+    pub(crate) fn is_near(&self, end: u64) -> bool {
+        end.saturating_sub(self.through) <= STEP
+    }
+
+    /// What was appended after a position that is here.
+    pub(crate) fn appended(&self, after: u64) -> Vec<Appended> {
+        let start = self.entries.partition_point(|entry| entry.position.0 <= after);
+        let of = |entry: &Recorded| {
+            let stream = entry.stream.as_ref().map(|(name, _)| name);
+            Appended::new(entry.position, stream, &entry.body)
+        };
+        self.entries.range(start..).map(of).collect()
+    }
+
     /// Whether entries that are here may be gone, or others there.
     pub(crate) fn is_outdated(&self, rewritten: u64) -> bool {
         self.rewritten != rewritten
@@ -71,19 +86,8 @@ impl Recent {
         let start = self.entries.partition_point(|entry| entry.position.0 <= after);
         let later = self.entries.iter().skip(start);
         let later = later.take_while(|entry| entry.position.0 <= until);
-        later.filter(|entry| matches(filter, entry)).take(max).cloned().collect()
+        later.filter(|entry| filter.takes(entry)).take(max).cloned().collect()
     }
-}
-
-fn matches(filter: &Filter, entry: &Recorded) -> bool {
-    let listed = |list: &[Text], value: Option<&Text>| {
-        list.is_empty() || value.is_some_and(|value| list.contains(value))
-    };
-    let same = |wanted: Option<&Text>, value: Option<&Text>| wanted.is_none() || wanted == value;
-    listed(&filter.topics, entry.topic.as_ref())
-        && listed(&filter.names, Some(&entry.name))
-        && same(filter.stream.as_ref(), entry.stream.as_ref().map(|(name, _)| name))
-        && same(filter.correlation_id.as_ref(), Some(&entry.correlation_id))
 }
 
 #[cfg(test)]

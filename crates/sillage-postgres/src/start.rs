@@ -62,7 +62,7 @@ enum Step<'c> {
 struct Found {
     there: bool,
     synchronous: String,
-    oids: [Oid; 3],
+    oids: [Oid; 2],
 }
 
 struct Start<'c> {
@@ -186,7 +186,7 @@ impl Start<'_> {
             )));
         }
         let row = query(&self.sql.oids).fetch_one(&mut *connection).await?;
-        let oids: [Oid; 3] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+        let oids: [Oid; 2] = [row.try_get(0)?, row.try_get(1)?];
         let row = query(&self.sql.sequence).bind(oids[1]).fetch_one(&mut *connection).await?;
         let (step, cache, cycle): (i64, i64, bool) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

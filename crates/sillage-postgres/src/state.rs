@@ -303,15 +303,3 @@ pub(crate) fn conflict(expected: Option<Version>, actual: Option<Version>) -> Op
     let same = expected.unwrap_or_default() == actual.unwrap_or_default();
     (!same).then_some(CommitError::Conflict { expected, actual })
 }
-
-/// Whether somebody who waits for due documents should look again.
-pub(crate) fn sets_timer(commit: &Commit) -> bool {
-    let is_time = |sort: &Sort| match sort {
-        Sort::After(_) => true,
-        Sort::Text(text) => text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T'),
-    };
-    commit.writes.iter().any(|write| match write {
-        Write::Put { sort: Some(sort), .. } => is_time(sort),
-        _ => false,
-    })
-}

@@ -3,19 +3,27 @@
 //! Whoever asks is told what is true after the question; those who ask at the same time share one
 //! read. Locks are looked at only when the sequence has moved, or an entry is held back. Those who
 //! wait for changes are woken after commits of this process and by notifications of others, and at
-//! the latest when the task looks again: at once where few wait, and the more wait the more rarely,
-//! as each of them reads then.
+//! the latest when the task looks again: by entries that are theirs, as the task reads what was
+//! appended, once for all. At once where few wait, and the more wait the more rarely.
 
 use crate::{
     error::describe,
     link::{Link, Way},
     log::Log,
+    read::entries,
+    recent::Recent,
     rows::unsigned,
 };
-use sillage_core::{Clock, Error, Position, Result};
+use sillage_core::{Appended, Clock, Error, Filter, Growth, Position, Result, Waiting};
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 /// How soon others' commits are looked for, at first and at the latest, while somebody waits: where
 /// they are told by notifications, and where they are not.
@@ -25,9 +33,11 @@ const UNTOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// Notifications are sent at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
-/// So long is the rest between two wake-ups, for each who waits: a hundred are woken at most forty
-/// times a second.
-const REST: Duration = Duration::from_micros(250);
+/// So long is the rest after a wake-up for each entry that was told, and for each reader that it
+/// woke; and the longest. Where entries come one by one nobody rests; where thousands come in a
+/// second, a read is for many of them.
+const REST: (Duration, Duration) = (Duration::from_micros(200), Duration::from_micros(50));
+const LONGEST_REST: Duration = Duration::from_millis(20);
 
 /// When a transaction has held back readers for this long, it is named, and then as often.
 const HELD: Duration = Duration::from_secs(10);
@@ -39,48 +49,43 @@ pub(crate) struct Seen {
     pub(crate) last: u64,
     /// The highest position under which no entry can still appear.
     pub(crate) stable: u64,
-    /// How often timers were set, by the database's count.
-    pub(crate) timers: u64,
     /// Entries up to here are gone.
     pub(crate) trimmed_before: u64,
     /// How often entries were removed or put back.
     pub(crate) rewritten: u64,
 }
 
-/// What those who wait were told last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Told {
-    seen: Seen,
-    /// How often this process has set a timer.
-    own_timers: u64,
-}
-
 type Ask = oneshot::Sender<Result<Seen>>;
 
 /// What this process knows of the log's end.
 pub(crate) struct Tail {
-    told: watch::Sender<Told>,
+    /// What those who wait were told.
+    told: watch::Sender<Growth>,
+    /// How many of them have found something since.
+    woken: Arc<AtomicU32>,
     asks: mpsc::UnboundedSender<Ask>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
-    /// Something was committed here that others should hear of; a timer, if the channel says so.
-    tell: mpsc::UnboundedSender<bool>,
+    /// Something was committed here that others should hear of.
+    tell: Arc<Notify>,
 }
 
 impl Tail {
     /// Starts the task; it ends when this is gone.
-    pub(crate) fn start(log: Arc<Log>, way: Way) -> Arc<Tail> {
-        let (told, _) = watch::channel(Told::default());
+    pub(crate) fn start(log: Arc<Log>, way: Way, recent: Arc<Mutex<Recent>>) -> Arc<Tail> {
+        let (told, _) = watch::channel(Growth::default());
         let (asks, asked) = mpsc::unbounded_channel();
-        let (tell, to_tell) = mpsc::unbounded_channel();
-        let look = Arc::<Notify>::default();
+        let (look, tell) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let woken = Arc::<AtomicU32>::default();
         let watcher = Watcher {
             log: log.clone(),
             clock: way.clock.clone(),
             link: Link::new(way.clone()),
             seen: Seen::default(),
+            recent,
             told: told.clone(),
-            woken: way.clock.elapsed(),
+            tired: (way.clock.elapsed(), Duration::ZERO),
+            woken: woken.clone(),
             look: look.clone(),
             held: None,
         };
@@ -88,8 +93,8 @@ impl Tail {
             tokio::spawn(listen(log.clone(), way.clone(), look.clone(), asks.downgrade()));
         }
         tokio::spawn(watcher.run(asked));
-        tokio::spawn(notify(log, way, to_tell));
-        Arc::new(Tail { told, asks, look, tell })
+        tokio::spawn(notify(log, way, tell.clone(), asks.downgrade()));
+        Arc::new(Tail { told, woken, asks, look, tell })
     }
 
     /// Where the log ends: at least all that was committed before this call.
@@ -100,33 +105,25 @@ impl Tail {
         answer.await.map_err(stopped)?
     }
 
-    /// Commits of this process were accepted that appended or, perhaps, set a timer.
-    pub(crate) fn committed(&self, timer: bool) {
-        if timer {
-            self.told.send_modify(|told| told.own_timers += 1);
-        }
+    /// Commits of this process were accepted that appended.
+    pub(crate) fn committed(&self) {
         self.look.notify_one();
-        let _ = self.tell.send(timer);
+        self.tell.notify_one();
     }
 
-    /// Completes when the log is stable past `position`, or a timer was set since this call.
-    pub(crate) fn wait(&self, position: Position) -> impl Future<Output = ()> + Send + use<> {
-        let mut told = self.told.subscribe();
-        let before = *told.borrow_and_update();
+    /// Completes when there may be something stable for who waits.
+    pub(crate) fn wait(&self, mut waiting: Waiting) -> impl Future<Output = ()> + Send + use<> {
+        let (mut told, woken) = (self.told.subscribe(), self.woken.clone());
         // Where others wait already, the task is looking.
         if self.told.receiver_count() == 1 {
             self.look.notify_one();
         }
         async move {
-            let news = |told: &Told| {
-                told.seen.stable > position.0
-                    || told.own_timers != before.own_timers
-                    || told.seen.timers != before.seen.timers
-            };
-            if told.wait_for(news).await.is_err() {
+            if told.wait_for(|growth| waiting.is_over(growth)).await.is_err() {
                 // The database handle is gone; nothing changes any more.
                 std::future::pending::<()>().await;
             }
+            woken.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -137,9 +134,13 @@ struct Watcher {
     clock: Arc<dyn Clock>,
     link: Link,
     seen: Seen,
-    told: watch::Sender<Told>,
-    /// When those who wait were woken last.
-    woken: Duration,
+    /// The end of the log in memory.
+    recent: Arc<Mutex<Recent>>,
+    told: watch::Sender<Growth>,
+    /// Since when nobody was woken, and what the last time cost by its entries.
+    tired: (Duration, Duration),
+    /// How many readers were woken since.
+    woken: Arc<AtomicU32>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
     /// Since when something is held back, or was named last.
@@ -183,7 +184,7 @@ impl Watcher {
             } else {
                 pause = most;
             }
-            is_wanted = !self.tell();
+            is_wanted = !self.tell().await;
             self.name_who_holds().await;
             for ask in waiting.drain(..) {
                 let _ = ask.send(match &read {
@@ -196,27 +197,59 @@ impl Watcher {
 
     /// For how long nobody may be woken; nothing shorter than a timer can tell.
     fn rest(&self) -> Duration {
-        let waiting = u32::try_from(self.told.receiver_count()).unwrap_or(u32::MAX);
-        let since = self.clock.elapsed().saturating_sub(self.woken);
-        let rest = REST.saturating_mul(waiting).saturating_sub(since);
-        if rest < Duration::from_millis(1) { Duration::ZERO } else { rest }
+        let (since, by_entries) = self.tired;
+        let by_readers = REST.1.saturating_mul(self.woken.load(Ordering::Relaxed));
+        let rest = (by_entries + by_readers).min(LONGEST_REST);
+        let left = rest.saturating_sub(self.clock.elapsed().saturating_sub(since));
+        if left < Duration::from_millis(1) { Duration::ZERO } else { left }
     }
 
     /// Wakes those who wait, if there is news for them. `false`: there is, and it is too early.
-    fn tell(&mut self) -> bool {
-        if self.told.borrow().seen == self.seen {
+    async fn tell(&mut self) -> bool {
+        let (told, stable) = (self.told.borrow().through(), Position(self.seen.stable));
+        if stable <= told || self.told.receiver_count() == 0 {
             return true;
         }
         if !self.rest().is_zero() {
             return false;
         }
-        self.woken = self.clock.elapsed();
-        self.told.send_modify(|told| told.seen = self.seen);
+        let entries = self.appended(told).await;
+        let count =
+            entries.as_ref().map_or(u32::MAX, |e| u32::try_from(e.len()).unwrap_or(u32::MAX));
+        self.tired = (self.clock.elapsed(), REST.0.saturating_mul(count).min(LONGEST_REST));
+        self.woken.store(0, Ordering::Relaxed);
+        self.told.send_modify(|growth| {
+            let _is_news = match entries {
+                Some(entries) => growth.appended(told, stable, entries),
+                None => growth.grown(stable),
+            };
+        });
         true
     }
 
+    /// What was appended after a position, if that is soon said.
+    async fn appended(&mut self, after: Position) -> Option<Vec<Appended>> {
+        let recent = self.recent.clone();
+        let mut recent = recent.lock().await;
+        let Seen { stable, rewritten, .. } = self.seen;
+        if !recent.is_near(stable) || recent.is_outdated(rewritten) {
+            recent.begin(stable, rewritten);
+        }
+        let at = recent.through();
+        if at < stable {
+            let wanted = (at, stable, usize::MAX);
+            let filter = Filter::default();
+            let read = self.on_link(async |log, c| entries(log, c, wanted, &filter).await).await;
+            let (read, trimmed_before) = read.ok()?;
+            recent.extend(read, stable, trimmed_before);
+        }
+        recent.has(after.0).then(|| recent.appended(after.0))
+    }
+
     async fn read(&mut self) -> Result<()> {
-        let read = self.read_on_link().await.map_err(|error| describe(&self.log.place, error));
+        let before = self.seen;
+        let read = self.on_link(async |log, c| look(log, c, before).await).await;
+        let read = read.map_err(|error| describe(&self.log.place, error));
         let now = match read {
             Ok(now) => now,
             Err(error) => {
@@ -258,28 +291,25 @@ impl Watcher {
     }
 
     async fn holder(&mut self) -> sqlx::Result<Option<(i32, String, i64)>> {
-        let mut open = self.link.open().await?;
-        let way = self.link.way.clone();
-        let done = way.limited(async {
-            way.begin_reading(&mut open).await?;
-            let query = self.log.query(&self.log.sql.holding).bind(self.log.oid);
-            let row = query.fetch_optional(&mut open).await;
+        let find = async |log: &Log, connection: &mut PgConnection| {
+            let query = log.query(&log.sql.holding).bind(log.oid);
+            let row = query.fetch_optional(connection).await?;
             let read = |row: PgRow| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-            let done = row.and_then(|row| row.map(read).transpose());
-            way.end_reading(&mut open, done).await
-        });
-        let done = done.await;
-        self.link.keep(open, &done);
-        done
+            row.map(read).transpose()
+        };
+        self.on_link(find).await
     }
 
-    async fn read_on_link(&mut self) -> sqlx::Result<Seen> {
-        let before = self.seen;
+    /// Runs a read on the task's own connection.
+    async fn on_link<T>(
+        &mut self,
+        read: impl AsyncFnOnce(&Log, &mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
         let mut open = self.link.open().await?;
         let way = self.link.way.clone();
         let done = way.limited(async {
             way.begin_reading(&mut open).await?;
-            let done = look(&self.log, &mut open, before).await;
+            let done = read(&self.log, &mut open).await;
             way.end_reading(&mut open, done).await
         });
         let done = done.await;
@@ -290,41 +320,42 @@ impl Watcher {
 
 /// Reads where the log ends, given what was seen before.
 async fn look(log: &Log, connection: &mut PgConnection, before: Seen) -> sqlx::Result<Seen> {
-    let query = log.query(&log.sql.seen).bind(log.sequence).bind(log.timers);
-    let row = query.fetch_one(&mut *connection).await?;
-    let (last, timers) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    let (trimmed_before, rewritten) = (unsigned(&row, 2)?, unsigned(&row, 3)?);
+    let row = log.query(&log.sql.seen).bind(log.sequence).fetch_one(&mut *connection).await?;
+    let last = unsigned(&row, 0)?;
+    let (trimmed_before, rewritten) = (unsigned(&row, 1)?, unsigned(&row, 2)?);
     if last == before.last && before.stable == last {
-        return Ok(Seen { timers, trimmed_before, rewritten, ..before });
+        return Ok(Seen { trimmed_before, rewritten, ..before });
     }
     let query = log.query(&log.sql.stable).bind(log.oid).bind(log.sequence);
     let row = query.fetch_one(connection).await?;
     let (last, stable) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
-    Ok(Seen { last, stable, timers, trimmed_before, rewritten })
+    Ok(Seen { last, stable, trimmed_before, rewritten })
 }
 
 /// Tells other processes that something was committed, outside the commits: a notification inside
 /// would take a lock of the whole server.
-async fn notify(log: Arc<Log>, way: Way, mut told: mpsc::UnboundedReceiver<bool>) {
+async fn notify(log: Arc<Log>, way: Way, tell: Arc<Notify>, alive: mpsc::WeakUnboundedSender<Ask>) {
     let clock = way.clock.clone();
     let mut link = Link::new(way);
-    let mut waiting = vec![];
-    while told.recv_many(&mut waiting, usize::MAX).await > 0 {
-        let timer = waiting.drain(..).any(|timer| timer);
-        if let Err(error) = send(&log, &mut link, timer).await {
+    loop {
+        tokio::select! {
+            biased;
+            () = tell.notified() => {}
+            () = gone(&alive, &*clock) => return,
+        }
+        if let Err(error) = send(&log, &mut link).await {
             tracing::debug!(%error, "other processes are not told, and will look by themselves");
         }
         clock.sleep(DEBOUNCE).await;
     }
 }
 
-async fn send(log: &Log, link: &mut Link, timer: bool) -> sqlx::Result<()> {
+async fn send(log: &Log, link: &mut Link) -> sqlx::Result<()> {
     let mut open = link.open().await?;
     let way = link.way.clone();
     let done = way.limited(async {
         way.begin_reading(&mut open).await?;
         let query = log.query(&log.sql.notify).bind(log.channel());
-        let query = query.bind(timer.then_some(log.timers));
         let done = query.execute(&mut open).await.map(drop);
         way.end_reading(&mut open, done).await
     });

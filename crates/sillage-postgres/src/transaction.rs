@@ -5,7 +5,6 @@ use crate::{
     log::Log,
     phases::{self, Locking},
     run::{NAME, Sql},
-    state::sets_timer,
     tail::Tail,
 };
 use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Limits};
@@ -44,7 +43,7 @@ impl PgTransaction {
         let committed = write(&self.log, &mut self.transaction, &commit).await?;
         let done = self.transaction.commit().await;
         done.map_err(|error| CommitError::Failed(crate::error::describe(&self.log.place, error)))?;
-        self.tail.committed(sets_timer(&commit));
+        self.tail.committed();
         Ok(committed)
     }
 }

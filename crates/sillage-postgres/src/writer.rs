@@ -10,7 +10,7 @@ use crate::{
     link::{Link, Way},
     log::Log,
     phases::Locking,
-    state::{Key, keys, sets_timer},
+    state::{Key, keys},
     tail::Tail,
 };
 use sillage_core::{Clock, Commit, CommitError, Committed, Error, Write};
@@ -234,13 +234,9 @@ impl Context {
     fn tell(&self, commits: &[&Commit], outcomes: &[Option<Answer>]) {
         let accepted = commits.iter().zip(outcomes);
         let accepted = accepted.filter(|(_, outcome)| matches!(outcome, Some(Ok(_))));
-        let (mut appended, mut timer) = (false, false);
-        for (commit, _) in accepted {
-            appended |= commit.writes.iter().any(|write| matches!(write, Write::Append { .. }));
-            timer |= sets_timer(commit);
-        }
-        if appended || timer {
-            self.tail.committed(timer);
+        let mut writes = accepted.flat_map(|(commit, _)| &commit.writes);
+        if writes.any(|write| matches!(write, Write::Append { .. })) {
+            self.tail.committed();
         }
     }
 }

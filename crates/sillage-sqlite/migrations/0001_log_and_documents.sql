@@ -4,7 +4,7 @@ CREATE TABLE meta (
     value
 ) WITHOUT ROWID;
 
-INSERT INTO meta (key, value) VALUES ('schema', 0), ('trimmed_before', 0), ('timers_set', 0);
+INSERT INTO meta (key, value) VALUES ('schema', 0), ('trimmed_before', 0);
 
 CREATE TABLE streams (
     id INTEGER PRIMARY KEY,

@@ -5,14 +5,14 @@
 //! end, as many commits of a batch may grow one stream.
 
 use crate::{
-    changed::Seen,
+    changed::Grown,
     commit::Outcome,
     run::{NAME, Sql},
     statements::{Place, Statements},
 };
 use sillage_core::{
-    Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text, Timestamp,
-    Version, Write,
+    Appended, Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text,
+    Timestamp, Version, Write,
 };
 use std::collections::HashMap;
 
@@ -22,8 +22,10 @@ pub(crate) struct Pass<'s, 'c> {
     now: Timestamp,
     looks_up_ids: bool,
     streams: HashMap<Text, Stream>,
-    seen: Seen,
-    timer_set: bool,
+    /// Where the log ended before, and the entries since.
+    after: u64,
+    appended: Vec<Appended>,
+    head: u64,
 }
 
 struct Stream {
@@ -66,13 +68,14 @@ impl<'s, 'c> Pass<'s, 'c> {
         now: Timestamp,
         looks_up_ids: bool,
     ) -> rusqlite::Result<Self> {
-        let seen = statements.seen()?;
-        let streams = HashMap::new();
-        Ok(Pass { statements, now, looks_up_ids, streams, seen, timer_set: false })
+        let after = statements.end()?;
+        let (streams, appended) = (HashMap::new(), vec![]);
+        Ok(Pass { statements, now, looks_up_ids, streams, after, appended, head: after })
     }
 
-    /// One outcome a commit, in order. An error is SQLite's and condemns the whole pass.
-    pub(crate) fn run(mut self, commits: &[Commit]) -> rusqlite::Result<(Vec<Outcome>, Seen)> {
+    /// One outcome a commit, in order, and how the log has grown. An error is SQLite's and condemns
+    /// the whole pass.
+    pub(crate) fn run(mut self, commits: &[Commit]) -> rusqlite::Result<(Vec<Outcome>, Grown)> {
         let mut outcomes = Vec::with_capacity(commits.len());
         for commit in commits {
             outcomes.push(match self.refusal(commit)? {
@@ -83,10 +86,8 @@ impl<'s, 'c> Pass<'s, 'c> {
         for (id, version) in self.streams.values().filter(|s| s.grown).filter_map(|s| s.last) {
             self.statements.grow_stream(id, version)?;
         }
-        if self.timer_set {
-            self.seen.timers = self.statements.timers_set()?;
-        }
-        Ok((outcomes, self.seen))
+        let (after, through) = (Position(self.after), Position(self.head));
+        Ok((outcomes, Grown { after, through, entries: self.appended }))
     }
 
     /// Why this commit may not be accepted: the reason that ranks first, of several in a rank the
@@ -164,7 +165,7 @@ impl<'s, 'c> Pass<'s, 'c> {
         for write in &commit.writes {
             self.write_one(write)?;
         }
-        Ok(Ok(Committed { position: Position(self.seen.head) }))
+        Ok(Ok(Committed { position: Position(self.head) }))
     }
 
     fn write_one(&mut self, write: &Write) -> rusqlite::Result<()> {
@@ -174,11 +175,12 @@ impl<'s, 'c> Pass<'s, 'c> {
                     Some(stream) => Some(self.grow(stream)?),
                     None => None,
                 };
-                self.seen.head = self.statements.append(place, message)?;
+                self.head = self.statements.append(place, message)?;
+                let appended = Appended::new(Position(self.head), stream.as_ref(), message);
+                self.appended.push(appended);
                 Ok(())
             }
             Write::Put { collection, id, sort, body } => {
-                self.timer_set |= sort.as_ref().is_some_and(is_time);
                 let sort = sort.as_ref().map(|sort| match sort {
                     Sort::Text(text) => text.clone(),
                     Sort::After(delay) => (self.now + *delay).to_string().into(),
@@ -251,12 +253,4 @@ fn version_of(expected: Expected) -> Option<Version> {
 fn conflict(expected: Option<Version>, actual: Option<Version>) -> Option<CommitError> {
     let same = expected.unwrap_or_default() == actual.unwrap_or_default();
     (!same).then_some(CommitError::Conflict { expected, actual })
-}
-
-/// Whether somebody who waits for due documents should look again.
-fn is_time(sort: &Sort) -> bool {
-    match sort {
-        Sort::After(_) => true,
-        Sort::Text(text) => text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T'),
-    }
 }

@@ -1,27 +1,34 @@
-//! Tells those who wait that the log has grown: at once for commits of this process, after some
-//! 20 ms for those of others.
+//! Tells those who wait that the log has grown by what they wait for: at once for commits of this
+//! process; after some 20 ms that it has grown by those of others, whatever they appended.
 
 use crate::{error::describe, file, rows};
 use rusqlite::Connection;
-use sillage_core::{Clock, Position, Result};
-use std::{path::Path, sync::Arc, time::Duration};
+use sillage_core::{Appended, Clock, Growth, Position, Result, Waiting};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::sync::{Mutex, watch};
 
 /// How often other processes' commits are looked for, while somebody waits.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// What waiting is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// The end of the log.
-    pub(crate) head: u64,
-    /// How often timers were set.
-    pub(crate) timers: u64,
+/// How a transaction has made the log grow.
+pub(crate) struct Grown {
+    pub(crate) after: Position,
+    pub(crate) through: Position,
+    pub(crate) entries: Vec<Appended>,
 }
+
+/// Held from before this process commits until it has told what, so that it is not taken for
+/// another one.
+type Own = Arc<std::sync::Mutex<()>>;
 
 /// What this process knows of the file's growth.
 pub(crate) struct Changes {
-    seen: watch::Sender<Seen>,
+    growth: watch::Sender<Growth>,
+    own: Own,
     lookout: Arc<Mutex<Lookout>>,
     clock: Arc<dyn Clock>,
 }
@@ -30,35 +37,43 @@ pub(crate) struct Changes {
 struct Lookout {
     connection: Connection,
     data_version: Option<i64>,
-    seen: watch::Sender<Seen>,
+    own: Own,
+    growth: watch::Sender<Growth>,
 }
 
 impl Changes {
     pub(crate) fn new(path: &Path, clock: Arc<dyn Clock>) -> Result<Changes> {
-        let (seen, _) = watch::channel(Seen::default());
+        let (growth, _) = watch::channel(Growth::default());
+        let own = Own::default();
         let open = || {
             let connection = file::reader(path)?;
-            let mut lookout = Lookout { connection, data_version: None, seen: seen.clone() };
+            let (own, growth) = (own.clone(), growth.clone());
+            let mut lookout = Lookout { connection, data_version: None, own, growth };
             lookout.look()?;
             Ok(Arc::new(Mutex::new(lookout)))
         };
         let lookout = open().map_err(|error| describe(path, &error))?;
-        Ok(Changes { seen, lookout, clock })
+        Ok(Changes { growth, own, lookout, clock })
     }
 
-    /// Wakes those whom this concerns.
-    pub(crate) fn publish(&self, new: Seen) {
-        publish(&self.seen, new);
+    /// Commits, and wakes those whom it concerns.
+    pub(crate) fn of<T>(&self, commit: impl FnOnce() -> (T, Vec<Grown>)) -> T {
+        let _own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, grown) = commit();
+        self.growth.send_if_modified(|growth| {
+            let grow = |grown: Grown| growth.appended(grown.after, grown.through, grown.entries);
+            grown.into_iter().map(grow).fold(false, |any, is_news| any | is_news)
+        });
+        done
     }
 
-    /// Completes when the log has grown past `position`, or a timer was set since this call.
-    pub(crate) fn wait(&self, position: Position) -> impl Future<Output = ()> + Send {
-        let mut seen = self.seen.subscribe();
-        let timers = seen.borrow_and_update().timers;
+    /// Completes when there may be something for who waits.
+    pub(crate) fn wait(&self, mut waiting: Waiting) -> impl Future<Output = ()> + Send {
+        let mut growth = self.growth.subscribe();
         async move {
             tokio::select! {
                 biased;
-                _ = seen.wait_for(|seen| seen.head > position.0 || seen.timers != timers) => {}
+                _ = growth.wait_for(|growth| waiting.is_over(growth)) => {}
                 () = self.look_out() => {}
             }
         }
@@ -84,22 +99,17 @@ impl Changes {
 }
 
 impl Lookout {
-    /// Publishes what is to be seen now, if anything was committed since it looked last.
+    /// Tells where the log ends, if anything was committed since it looked last.
     fn look(&mut self) -> rusqlite::Result<()> {
+        let _own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let data_version =
             self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
         if self.data_version != Some(data_version) {
-            let mut statement = self.connection.prepare_cached(include_str!("sql/seen.sql"))?;
-            publish(&self.seen, statement.query_row([], rows::seen)?);
+            let mut statement = self.connection.prepare_cached(include_str!("sql/end.sql"))?;
+            let end = statement.query_row([], |row| rows::unsigned(row, 0))?;
+            self.growth.send_if_modified(|growth| growth.grown(Position(end)));
             self.data_version = Some(data_version);
         }
         Ok(())
     }
-}
-
-fn publish(seen: &watch::Sender<Seen>, new: Seen) {
-    seen.send_if_modified(|seen| {
-        let grown = Seen { head: seen.head.max(new.head), timers: seen.timers.max(new.timers) };
-        std::mem::replace(seen, grown) != grown
-    });
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     accept::Pass,
-    changed::Seen,
+    changed::Grown,
     error::{is_the_file, refuse},
     statements::Statements,
 };
@@ -12,18 +12,18 @@ use std::path::Path;
 /// What became of one commit.
 pub(crate) type Outcome = Result<Committed, CommitError>;
 
-/// Applies the batch. One outcome a commit, in order, and what the last transaction that succeeded
-/// left to be seen.
+/// Applies the batch. One outcome a commit, in order, and how each transaction that succeeded has made
+/// the log grow.
 pub(crate) fn apply(
     statements: &mut Statements<'_>,
     path: &Path,
     clock: &dyn Clock,
     commits: &[Commit],
-) -> (Vec<Outcome>, Option<Seen>) {
+) -> (Vec<Outcome>, Vec<Grown>) {
     let outcomes = Vec::with_capacity(commits.len());
-    let mut batch = Batch { statements, path, clock, outcomes, seen: None };
+    let mut batch = Batch { statements, path, clock, outcomes, grown: vec![] };
     batch.apply(commits, false);
-    (batch.outcomes, batch.seen)
+    (batch.outcomes, batch.grown)
 }
 
 struct Batch<'b, 'c> {
@@ -31,7 +31,7 @@ struct Batch<'b, 'c> {
     path: &'b Path,
     clock: &'b dyn Clock,
     outcomes: Vec<Outcome>,
-    seen: Option<Seen>,
+    grown: Vec<Grown>,
 }
 
 impl Batch<'_, '_> {
@@ -42,9 +42,9 @@ impl Batch<'_, '_> {
             Pass::begin(statements, clock.now(), looks_up_ids)?.run(commits)
         });
         match done {
-            Ok((outcomes, seen)) => {
+            Ok((outcomes, grown)) => {
                 self.outcomes.extend(outcomes);
-                self.seen = Some(seen);
+                self.grown.push(grown);
             }
             Err(error) if is_the_file(&error) || looks_up_ids && commits.len() <= 1 => {
                 tracing::warn!(commits = commits.len(), %error, "commits were not saved");
@@ -90,8 +90,8 @@ mod tests {
         let mut statements = Statements::prepare(&connection).unwrap();
         let clock = ManualClock::default();
         let large: Vec<_> = (0..16).map(|id| put(id, 20_000)).collect();
-        let (outcomes, seen) = apply(&mut statements, &path, &clock, &large);
-        assert_eq!((outcomes.len(), seen), (16, None));
+        let (outcomes, grown) = apply(&mut statements, &path, &clock, &large);
+        assert_eq!((outcomes.len(), grown.len()), (16, 0));
         for outcome in outcomes {
             let Err(CommitError::Failed(error)) = outcome else { panic!("{outcome:?}") };
             assert_eq!(error.kind(), ErrorKind::Full, "{error}");

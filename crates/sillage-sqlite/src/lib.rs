@@ -45,7 +45,7 @@ use read::{Readers, Wanted};
 use sillage_core::{
     BoxFuture, Clock, Commit, CommitError, Committed, Database, Decision, Epoch, Error, ErrorKind,
     Filter, Head, Limits, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp,
-    Transaction, Version,
+    Transaction, Version, Waiting,
 };
 use std::{
     fmt,
@@ -225,7 +225,7 @@ impl Database for Sqlite {
         Box::pin(std::future::ready(Ok(self.clock.now())))
     }
 
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        Box::pin(self.changes.wait(position))
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
+        Box::pin(self.changes.wait(Waiting::new(position, filter.clone())))
     }
 }

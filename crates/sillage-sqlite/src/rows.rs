@@ -1,6 +1,5 @@
 //! Rows as the values of the port, and headers as bytes.
 
-use crate::changed::Seen;
 use bytes::Bytes;
 use rusqlite::{
     Row,
@@ -50,11 +49,6 @@ pub(crate) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
         payload: Bytes::copy_from_slice(row.get_ref(15)?.as_blob()?),
     };
     Ok(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message)))
-}
-
-/// The end of the log, and how often timers were set.
-pub(crate) fn seen(row: &Row<'_>) -> rusqlite::Result<Seen> {
-    Ok(Seen { head: unsigned(row, 0)?, timers: unsigned(row, 1)? })
 }
 
 /// A row of the documents: id, version, sort key, body.

@@ -1,7 +1,6 @@
 //! The writer's statements, prepared once and held: one method each.
 
 use crate::{
-    changed::Seen,
     rows::{self, signed},
     run::{Guard, SAVEPOINT, Sql, Unsuccessful},
 };
@@ -19,7 +18,7 @@ pub(crate) struct Statements<'c> {
     begin: Statement<'c>,
     commit: Statement<'c>,
     rollback: Statement<'c>,
-    seen: Statement<'c>,
+    end: Statement<'c>,
     decision: Statement<'c>,
     known: Statement<'c>,
     stream_place: Statement<'c>,
@@ -33,7 +32,6 @@ pub(crate) struct Statements<'c> {
     delete: Statement<'c>,
     decide: Statement<'c>,
     forget: Statement<'c>,
-    timers_set: Statement<'c>,
     trim: Statement<'c>,
     trimmed: Statement<'c>,
     trim_stream: Statement<'c>,
@@ -52,7 +50,7 @@ impl<'c> Statements<'c> {
             begin: prepare("BEGIN IMMEDIATE")?,
             commit: prepare("COMMIT")?,
             rollback: prepare("ROLLBACK")?,
-            seen: prepare(include_str!("sql/seen.sql"))?,
+            end: prepare(include_str!("sql/end.sql"))?,
             decision: prepare(include_str!("sql/decision.sql"))?,
             known: prepare(include_str!("sql/known.sql"))?,
             stream_place: prepare(include_str!("sql/stream_place.sql"))?,
@@ -66,7 +64,6 @@ impl<'c> Statements<'c> {
             delete: prepare(include_str!("sql/delete.sql"))?,
             decide: prepare(include_str!("sql/decide.sql"))?,
             forget: prepare(include_str!("sql/forget.sql"))?,
-            timers_set: prepare(include_str!("sql/timers_set.sql"))?,
             trim: prepare(include_str!("sql/trim.sql"))?,
             trimmed: prepare(include_str!("sql/trimmed.sql"))?,
             trim_stream: prepare(include_str!("sql/trim_stream.sql"))?,
@@ -113,9 +110,9 @@ impl<'c> Statements<'c> {
         Ok(failure)
     }
 
-    /// What others may see before this transaction.
-    pub(crate) fn seen(&mut self) -> rusqlite::Result<Seen> {
-        self.seen.query_row([], rows::seen)
+    /// Where the log ends before this transaction.
+    pub(crate) fn end(&mut self) -> rusqlite::Result<u64> {
+        self.end.query_row([], |row| rows::unsigned(row, 0))
     }
 
     pub(crate) fn decision(&mut self, of: &Delivered) -> rusqlite::Result<Option<Decision>> {
@@ -239,11 +236,6 @@ impl<'c> Statements<'c> {
         bind(&mut self.restore, Some(place), message)?;
         self.restore.raw_bind_parameter(16, signed(position))?;
         self.restore.raw_execute().map(|_| ())
-    }
-
-    /// Notes, for other processes, that a timer was set; answers how often.
-    pub(crate) fn timers_set(&mut self) -> rusqlite::Result<u64> {
-        self.timers_set.query_row([], |row| rows::unsigned(row, 0))
     }
 }
 

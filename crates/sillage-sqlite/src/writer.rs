@@ -101,11 +101,7 @@ impl Drop for Writer {
 
 impl Context {
     fn save(&self, statements: &mut Statements<'_>, commits: &[Commit]) -> Vec<Outcome> {
-        let (outcomes, seen) = apply(statements, &self.path, &*self.clock, commits);
-        if let Some(seen) = seen {
-            self.changes.publish(seen);
-        }
-        outcomes
+        self.changes.of(|| apply(statements, &self.path, &*self.clock, commits))
     }
 
     fn work(

@@ -71,7 +71,11 @@ fn message(id: &str) -> Message {
 }
 
 fn append(id: &str) -> Commit {
-    let write = Write::Append { stream: Some("order-1".into()), message: message(id).into() };
+    appended(message(id))
+}
+
+fn appended(message: Message) -> Commit {
+    let write = Write::Append { stream: Some("order-1".into()), message: message.into() };
     Commit { conditions: vec![], writes: vec![write] }
 }
 
@@ -157,26 +161,28 @@ impl Clock for Waiting {
 }
 
 #[tokio::test]
-async fn changed_tells_of_growth_and_timers_elsewhere_and_of_nothing_else() {
+async fn changed_tells_of_growth_elsewhere_and_here_of_what_is_waited_for() {
     let folder = Folder::new();
     let clock = Arc::new(Waiting::default());
     let database = Sqlite::open(folder.file(), clock.clone()).unwrap();
     let other = Sqlite::open(folder.file(), clock.clone()).unwrap();
-    let mut wait = database.changed(Position(0));
+    let wanted = Filter { names: vec!["wanted".into()], ..Filter::default() };
+    let mut wait = database.changed(Position(0), &wanted);
     other.lease("l", Uuid::nil(), Duration::from_secs(60)).await.unwrap();
-    one(&other, put("views", "v", Some(Sort::Text("00042".into())), "{}")).await.unwrap();
+    one(&other, put("timers", "t", Some(Sort::After(Duration::ZERO)), "{}")).await.unwrap();
+    one(&database, append("1")).await.unwrap();
     let mut slept = clock.slept.subscribe();
     let looked_again = slept.wait_for(|slept| *slept >= 3);
     tokio::select! {
-        () = &mut wait => panic!("neither a lease nor a plain document is a reason to look"),
+        () = &mut wait => panic!("neither documents nor others' entries are a reason to look"),
         looked = looked_again => assert!(looked.is_ok()),
     }
-    one(&other, put("timers", "t", Some(Sort::After(Duration::ZERO)), "{}")).await.unwrap();
+    one(&database, appended(Message { name: "wanted".into(), ..message("2") })).await.unwrap();
     wait.await;
-    let wait = database.changed(Position(0));
-    one(&other, append("1")).await.unwrap();
+    // What another handle appends is not known here: whoever waits looks.
+    let wait = database.changed(Position(2), &wanted);
+    one(&other, append("3")).await.unwrap();
     wait.await;
-    database.changed(Position(0)).await;
 }
 
 #[tokio::test]

@@ -130,8 +130,8 @@ impl Database for Held {
     fn now(&self) -> BoxFuture<'_, Result<Timestamp>> {
         self.then(self.database.now())
     }
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        self.then(self.database.changed(position))
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
+        self.then(self.database.changed(position, filter))
     }
 }
 

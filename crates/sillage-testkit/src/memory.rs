@@ -11,7 +11,7 @@ mod state;
 use sillage_core::{
     BoxFuture, Clock, Commit, CommitError, Committed, Database, Decision, Epoch, Error, ErrorKind,
     Filter, Head, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction,
-    Version, Write,
+    Version,
 };
 use state::State;
 use std::{
@@ -38,7 +38,7 @@ struct Shared {
     batches: AtomicU64,
     calls: AtomicU64,
     frozen: watch::Sender<bool>,
-    /// Says that the log may have grown or a timer may have been set.
+    /// Says that the log has grown.
     grown: watch::Sender<()>,
 }
 
@@ -117,9 +117,9 @@ impl Database for Memory {
     fn commit(&self, batch: Vec<Commit>) -> BoxFuture<'_, Vec<Result<Committed, CommitError>>> {
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.answer(move |state, now| {
-            let wakes = batch.iter().flat_map(|commit| &commit.writes).any(wakes);
+            let before = state.head();
             let answers = batch.into_iter().map(|commit| state.commit(commit, now)).collect();
-            if wakes {
+            if state.head() > before {
                 self.shared.grown.send_replace(());
             }
             answers
@@ -200,21 +200,16 @@ impl Database for Memory {
         self.answer(|_, now| Ok(now))
     }
 
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
         // Subscribed before the head is read: growth between the two is not missed.
-        let mut grown = self.shared.grown.subscribe();
-        let ahead = self.state().head() > position;
+        let (mut grown, filter) = (self.shared.grown.subscribe(), filter.clone());
         Box::pin(async move {
-            if !ahead {
+            while !self.state().is_news(position, &filter) {
                 // The sender is in `self`, so this cannot fail.
                 let _ = grown.changed().await;
             }
         })
     }
-}
-
-fn wakes(write: &Write) -> bool {
-    matches!(write, Write::Append { .. } | Write::Put { sort: Some(_), .. })
 }
 
 #[cfg(test)]

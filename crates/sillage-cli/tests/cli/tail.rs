@@ -1,7 +1,7 @@
 //! Following the log.
 
 use crate::fixture::{Fixture, created};
-use sillage::{Recorded, prelude::*};
+use sillage::{Filter, Recorded, prelude::*};
 use std::sync::Arc;
 
 async fn positions(fixture: &Fixture, args: &[&str]) -> Vec<u64> {
@@ -49,8 +49,11 @@ async fn it_follows_what_comes() {
         loop {
             shop.commit(publish(created("o-2"))).await.unwrap();
             let admin = fixture.admin().await;
-            let _ =
-                tokio::time::timeout(ms(300), admin.database().changed(Position(u64::MAX))).await;
+            let _ = tokio::time::timeout(
+                ms(300),
+                admin.database().changed(Position(u64::MAX), &Filter::default()),
+            )
+            .await;
         }
     };
     let ran = tokio::select! {

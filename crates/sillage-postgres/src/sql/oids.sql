@@ -1,5 +1,4 @@
--- What names the log on this server: its table, its sequence, the sequence of timers.
+-- What names the log on this server: its table and its sequence.
 SELECT
     '"sillage".log'::regclass::oid,
-    '"sillage".log_position'::regclass::oid,
-    '"sillage".timers_set'::regclass::oid
+    '"sillage".log_position'::regclass::oid

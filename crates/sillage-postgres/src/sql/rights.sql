@@ -6,9 +6,9 @@ FROM (
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r ("right")
     UNION ALL
     SELECT 'USAGE', s.name, has_sequence_privilege('"sillage".' || s.name, 'USAGE')
-    FROM unnest(ARRAY['log_position', 'timers_set']) AS s (name)
+    FROM unnest(ARRAY['log_position']) AS s (name)
     UNION ALL
     SELECT 'SELECT', s.name, has_sequence_privilege('"sillage".' || s.name, 'SELECT')
-    FROM unnest(ARRAY['log_position', 'timers_set']) AS s (name)
+    FROM unnest(ARRAY['log_position']) AS s (name)
 ) AS wanted
 WHERE NOT wanted.granted

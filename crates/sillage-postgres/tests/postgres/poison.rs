@@ -178,16 +178,48 @@ fn readers_wait_for_what_could_still_appear() {
         let page = database.log(Position(0), &Filter::default(), 10).await.unwrap();
         assert_eq!((page.entries.len(), page.through), (0, head.stable));
         let woken = tokio::select! {
-            () = database.changed(page.through) => true,
+            () = database.changed(page.through, &Filter::default()) => true,
             () = SystemClock.sleep(Duration::from_millis(300)) => false,
         };
         assert!(!woken, "there is nothing to be read yet");
         let empty = sillage_core::Transaction::commit(transaction, Commit::default());
         empty.await.unwrap();
-        database.changed(page.through).await;
+        database.changed(page.through, &Filter::default()).await;
         let page = database.log(page.through, &Filter::default(), 10).await.unwrap();
         let ids: Vec<_> = page.entries.iter().map(|entry| entry.id.as_str()).collect();
         assert_eq!(ids, ["early", "late"]);
+    });
+}
+
+/// Who waits is not woken by what others wait for, whichever process has appended it.
+#[test]
+fn readers_are_woken_by_what_is_theirs() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let (database, other) = (schema.open().await, schema.open().await);
+        let named = |name: &str| {
+            let message = Message { name: name.into(), ..message(name) };
+            vec![commit([Write::Append { stream: None, message: message.into() }])]
+        };
+        let head = database.head().await.unwrap().stable;
+        let filter = Filter { names: vec!["theirs".into()], ..Filter::default() };
+        let mut theirs = database.changed(head, &filter);
+        for (committing, name) in [(&database, "first"), (&other, "second")] {
+            let head = database.head().await.unwrap().stable;
+            let any = database.changed(head, &Filter::default());
+            let committed = async { committing.commit(named(name)).await };
+            let (answers, ()) = tokio::join!(committed, any);
+            assert!(answers[0].is_ok(), "{answers:?}");
+            let woken = tokio::select! {
+                biased;
+                () = &mut theirs => true,
+                () = std::future::ready(()) => false,
+            };
+            assert!(!woken, "woken by `{name}`");
+        }
+        let answers = other.commit(named("theirs")).await;
+        assert!(answers[0].is_ok(), "{answers:?}");
+        theirs.await;
     });
 }
 

@@ -221,7 +221,7 @@ impl State {
 
     pub(super) fn page(&self, after: Position, filter: &Filter, max: usize) -> Page {
         let later = self.log.range((Bound::Excluded(after), Bound::Unbounded));
-        let matching = later.map(|(_, entry)| entry).filter(|entry| matches(filter, entry));
+        let matching = later.map(|(_, entry)| entry).filter(|entry| filter.takes(entry));
         let entries: Vec<_> = matching.take(max).cloned().collect();
         let through = if entries.len() == max {
             entries.last().map_or(after, |entry| entry.position)
@@ -229,6 +229,14 @@ impl State {
             self.head().max(after)
         };
         Page { entries, through, trimmed_before: self.trimmed_before }
+    }
+
+    /// Whether a reader at this position should read: there is something for it, or its place can
+    /// move by much.
+    pub(super) fn is_news(&self, after: Position, filter: &Filter) -> bool {
+        const FAR: u64 = 64;
+        let page = self.page(after, filter, 1);
+        !page.entries.is_empty() || page.through.0 >= after.0 + FAR
     }
 
     pub(super) fn document(&self, collection: &str, id: &str) -> Option<&Stored> {
@@ -324,15 +332,4 @@ fn same_version(expected: Option<Version>, actual: Option<Version>) -> Result<()
 
 fn identity(message: &Message) -> (Text, Text) {
     (message.source.clone(), message.id.text())
-}
-
-fn matches(filter: &Filter, entry: &Recorded) -> bool {
-    let listed = |list: &[Text], value: Option<&Text>| {
-        list.is_empty() || value.is_some_and(|value| list.contains(value))
-    };
-    let same = |wanted: Option<&Text>, value: Option<&Text>| wanted.is_none() || wanted == value;
-    listed(&filter.topics, entry.topic.as_ref())
-        && listed(&filter.names, Some(&entry.name))
-        && same(filter.stream.as_ref(), entry.stream.as_ref().map(|(name, _)| name))
-        && same(filter.correlation_id.as_ref(), Some(&entry.correlation_id))
 }

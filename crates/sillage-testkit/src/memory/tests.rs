@@ -1,6 +1,6 @@
 use super::*;
 use crate::{ManualClock, conformance::values::message};
-use sillage_core::{Condition, Expected};
+use sillage_core::{Condition, Expected, Write};
 use std::pin::pin;
 use tokio::time::timeout;
 

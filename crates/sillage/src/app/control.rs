@@ -35,7 +35,7 @@ impl Watcher {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {}
-                () = self.database.changed(seen) => {}
+                () = self.database.changed(seen, &operator) => {}
                 () = self.clock.sleep(POLL) => {}
             }
         }

@@ -107,7 +107,7 @@ impl LogReceiver {
             tokio::select! {
                 biased;
                 () = self.slots.notify.notified() => {}
-                () = self.database.changed(from.max(self.scanned)) => self.end = None,
+                () = self.database.changed(from.max(self.scanned), &self.filter) => self.end = None,
             }
         }
     }

@@ -410,10 +410,12 @@ impl Runner {
     }
 
     async fn idle(&self, at: Position) {
+        // Others' entries too: who asks for a position wants to know that they were passed.
+        let any = Filter::default();
         tokio::select! {
             biased;
             () = self.means.stop.cancelled() => {}
-            () = self.means.database().changed(at) => {}
+            () = self.means.database().changed(at, &any) => {}
             () = self.means.clock().sleep(RENEW) => {}
         }
     }

@@ -161,7 +161,7 @@ impl Database for Overlay {
         self.inner.now()
     }
 
-    fn changed(&self, position: Position) -> BoxFuture<'_, ()> {
-        self.inner.changed(position)
+    fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
+        self.inner.changed(position, filter)
     }
 }

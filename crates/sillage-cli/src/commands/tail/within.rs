@@ -64,7 +64,7 @@ impl Tail {
                     return Ok(());
                 }
                 tokio::select! {
-                    () = database.changed(after) => {}
+                    () = database.changed(after, &filter) => {}
                     () = session.sleep(EVERY) => {}
                 }
             }

@@ -60,7 +60,7 @@ async fn follow_port(stage: &Stage, database: &Postgres, max: usize) -> Vec<Posi
         seen.extend(page.entries.iter().map(|entry| entry.position));
         if page.entries.is_empty() {
             tokio::select! {
-                () = database.changed(checkpoint) => {}
+                () = database.changed(checkpoint, &Filter::default()) => {}
                 () = SystemClock.sleep(Duration::from_millis(50)) => {}
             }
         }

@@ -2,7 +2,7 @@
 //! stands still.
 
 use super::super::{DatabaseFixture, values::*};
-use sillage_core::{Filter, Message, Position, Recorded, Sort, Text, Write};
+use sillage_core::{Filter, Message, Position, Recorded, Text, Write};
 use std::{
     cell::Cell,
     sync::{Arc, OnceLock},
@@ -76,7 +76,7 @@ async fn follow(
         checkpoint = page.through;
         if page.entries.is_empty() {
             // A hint may be missed; then the poll finds it.
-            let _ = tokio::time::timeout(POLL, database.changed(checkpoint)).await;
+            let _ = tokio::time::timeout(POLL, database.changed(checkpoint, &filter)).await;
         }
         seen.extend(page.entries);
     }
@@ -233,23 +233,31 @@ pub async fn through_is_right_at_the_bounds_of_a_page<F: DatabaseFixture>(fixtur
     }
 }
 
-/// A reader that waits is woken by a commit on another handle, and when a timer is set there.
+/// A reader that waits is woken by a commit on another handle that appends what it waits for,
+/// whatever came before it, and is moved on behind many entries of others.
 pub async fn changed_completes_after_another_handle_has_committed<F: DatabaseFixture>(fixture: &F) {
     let (database, other) = (fixture.open().await, fixture.open().await);
-    let commits = [
-        writes([append("s", "1")]),
-        writes([entry(message("2"))]),
-        writes([sorted("timers", "t", Sort::After(secs(3600)))]),
+    let of = |name: &str| Filter { names: vec![name.into()], ..Filter::default() };
+    let named = |id: &str| writes([entry(Message { name: id.into(), ..message(id) })]);
+    let stream = Filter { stream: Some("s".into()), ..Filter::default() };
+    let cases = [
+        (Filter::default(), vec![writes([append("s", "1")])]),
+        (Filter::default(), vec![writes([entry(message("2"))])]),
+        (stream, vec![named("3"), writes([append("s", "4")])]),
+        (of("6"), vec![named("5"), named("6")]),
+        (of("none"), (0..1100).map(|n| writes([entry(message(&format!("many-{n}")))])).collect()),
     ];
-    for commit in commits {
+    for (filter, commits) in cases {
         let head = database.head().await.unwrap().stable;
         let woken = Cell::new(false);
         let wait = async {
-            database.changed(head).await;
+            database.changed(head, &filter).await;
             woken.set(true);
         };
         let act = async {
-            accept(&other, commit).await;
+            for answer in other.commit(commits).await {
+                answer.unwrap();
+            }
             // A backend that looks again after some time does so on its own clock.
             while !woken.get() {
                 fixture.pass(Duration::from_millis(20)).await;
@@ -265,8 +273,9 @@ pub async fn changed_completes_at_once_when_the_log_is_ahead<F: DatabaseFixture>
     let (database, other) = (fixture.open().await, fixture.open().await);
     let before = database.head().await.unwrap().stable;
     accept(&database, writes([append("s", "1")])).await;
-    database.changed(before).await;
-    other.changed(before).await;
+    let any = Filter::default();
+    database.changed(before, &any).await;
+    other.changed(before, &any).await;
 }
 
 /// A read that was begun and is not polled any more holds up nobody: callers select between a
