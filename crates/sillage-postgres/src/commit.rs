@@ -118,7 +118,7 @@ async fn attempt(
             && locking == Locking::PassOver
             && let Some(common) = Common::of(commits)
         {
-            match append(log, &way, &mut open, common).await {
+            match at_once(log, &way, &mut open, common).await {
                 Ok(done) => return Ok(done.into_iter().map(|done| Some(Ok(done))).collect()),
                 Err(error) if cause(&error) == Cause::Server => return Err(error),
                 // The phases tell which commit it is about.
@@ -141,17 +141,17 @@ async fn attempt(
     done
 }
 
-async fn append(
+async fn at_once(
     log: &Log,
     way: &crate::link::Way,
     open: &mut sqlx::PgConnection,
     common: Common<'_>,
 ) -> sqlx::Result<Vec<Committed>> {
     if way.commits_alone() {
-        return common.append(log, open).await;
+        return common.commit(log, open).await;
     }
     way.begin(open).await?;
-    let done = common.append(log, open).await;
+    let done = common.commit(log, open).await;
     end(open, done).await
 }
 

@@ -1,16 +1,16 @@
-//! The common shape of a batch, in one round trip: leases, expected versions of streams and first
-//! deliveries as conditions; entries and decisions as writes.
+//! The common shape of a batch, in one round trip: leases, expected versions of streams and documents,
+//! and first deliveries as conditions; entries, documents, decisions and forgetting as writes.
 //!
 //! What the commits expect of each other is checked here, what they expect of the database by the
 //! statement itself, which leaves nothing where anything is otherwise.
 
 use crate::{
     log::Log,
-    rows::{Entries, positions, signed},
+    rows::{Bound, Entries, positions, signed, unsigned},
     state::{Key, keys},
 };
 use sillage_core::{
-    Commit, Committed, Condition, Decision, Delivered, Expected, Position, Text, Write,
+    Commit, Committed, Condition, Decision, Delivered, Expected, Position, Sort, Text, Write,
 };
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
@@ -21,11 +21,25 @@ pub(crate) struct Common<'c> {
     leases: BTreeMap<&'c str, u64>,
     /// The version each has, and the one it gets.
     streams: BTreeMap<&'c str, (u64, u64)>,
+    documents: BTreeMap<(&'c str, &'c str), Document<'c>>,
     decided: BTreeMap<Names<'c>, Decided<'c>>,
+    /// Consumer, partition and offset.
+    forgotten: Vec<(&'c str, &'c str, u64)>,
     identities: HashSet<(&'c str, &'c str)>,
     entries: Entries<'c>,
     /// How many entries there are up to the end of each commit.
     ends: Vec<usize>,
+}
+
+/// A document, which is put or goes.
+#[derive(Default)]
+struct Document<'c> {
+    /// The version it has; `None`: any.
+    version: Option<u64>,
+    puts: u64,
+    goes: bool,
+    sort: Option<&'c Sort>,
+    body: &'c [u8],
 }
 
 /// Consumer, source and id.
@@ -57,8 +71,21 @@ impl<'c> Common<'c> {
             keys(commit).all(decides).then_some(())?;
             batch.ends.push(batch.entries.len());
         }
+        // What is only asked about is nothing to write.
         let grow = batch.streams.values().all(|(version, next)| next > version);
-        (grow && batch.entries.len() > 0).then_some(batch)
+        let change = batch.documents.values().all(|document| document.puts > 0 || document.goes);
+        (grow && change && !batch.forgets_what_it_decides()).then_some(batch)
+    }
+
+    fn forgets_what_it_decides(&self) -> bool {
+        self.decided.iter().any(|((of, ..), (_, until))| {
+            until.is_some_and(|(p, offset)| {
+                let covers = |(consumer, partition, through): &(&str, &str, u64)| {
+                    consumer == of && **partition == **p && offset <= through
+                };
+                self.forgotten.iter().any(covers)
+            })
+        })
     }
 
     fn conditions(&mut self, commit: &'c Commit) -> Option<()> {
@@ -82,9 +109,14 @@ impl<'c> Common<'c> {
                     let decides = |write: &Write| matches!(write, Write::Decide { delivery: d, .. } if d == delivery);
                     commit.writes.iter().any(decides).then_some(())?;
                 }
-                Condition::Decided(..) | Condition::Document { .. } | Condition::Below { .. } => {
-                    return None;
+                Condition::Document { collection, id, expected } => {
+                    let expected = expected.unwrap_or_default().0;
+                    let new = Document { version: Some(expected), ..Document::default() };
+                    let document = self.documents.entry((collection, id)).or_insert(new);
+                    let now = document.version? + document.puts;
+                    (now == expected && !document.goes).then_some(())?;
                 }
+                Condition::Decided(..) | Condition::Below { .. } => return None,
             }
         }
         // Only what must be new is inserted.
@@ -120,19 +152,29 @@ impl<'c> Common<'c> {
                     Entry::Occupied(_) => return None,
                 }
             }
-            Write::Put { .. }
-            | Write::Delete { .. }
-            | Write::Forget { .. }
-            | Write::Trim { .. }
-            | Write::Restore(_)
-            | Write::Run(_) => return None,
+            Write::Put { collection, id, sort, body } => {
+                let document = self.documents.entry((collection, id)).or_default();
+                (!document.goes).then_some(())?;
+                document.puts += 1;
+                (document.sort, document.body) = (sort.as_ref(), body);
+            }
+            Write::Delete { collection, id } => {
+                let document = self.documents.entry((collection, id)).or_default();
+                let is_as_it_was = document.puts == 0 && !document.goes;
+                (is_as_it_was && document.version != Some(0)).then_some(())?;
+                document.goes = true;
+            }
+            Write::Forget { consumer, partition, through } => {
+                self.forgotten.push((consumer, partition, *through));
+            }
+            Write::Trim { .. } | Write::Restore(_) | Write::Run(_) => return None,
         }
         Some(())
     }
 
     /// Commits the batch, if the database is as it expects. Any error leaves nothing of it, but for
     /// one of the server, after which nobody knows.
-    pub(crate) async fn append(
+    pub(crate) async fn commit(
         self,
         log: &Log,
         connection: &mut PgConnection,
@@ -142,27 +184,60 @@ impl<'c> Common<'c> {
         let streams: Vec<_> = self.streams.keys().copied().collect();
         let (versions, next): (Vec<_>, Vec<_>) =
             self.streams.values().map(|(version, next)| (signed(*version), signed(*next))).unzip();
-        let deliveries = || self.decided.keys();
-        let decisions = || self.decided.values();
         let query = log
-            .query(&log.sql.append)
+            .query(&log.sql.common)
             .bind(leases)
             .bind(epochs)
             .bind(streams)
             .bind(versions)
-            .bind(next)
-            .bind(deliveries().map(|names| names.0).collect::<Vec<_>>())
-            .bind(deliveries().map(|names| names.1).collect::<Vec<_>>())
-            .bind(deliveries().map(|names| names.2).collect::<Vec<_>>())
-            .bind(decisions().map(|(decision, _)| decision.as_str()).collect::<Vec<_>>())
-            .bind(decisions().map(|(_, until)| until.map(|(p, _)| &**p)).collect::<Vec<_>>())
-            .bind(decisions().map(|(_, until)| until.map(|(_, o)| signed(*o))).collect::<Vec<_>>());
+            .bind(next);
+        let query = self.bind_deliveries(self.bind_documents(query));
         let query = self.entries.bind(query).bind(log.oid).bind(log.sequence);
         let rows = query.fetch_all(connection).await?;
-        let positions = positions(&rows, self.entries.len())?;
+        let head = rows.first().map_or(Ok(0), |row| unsigned(row, 1))?;
+        let positions =
+            if self.entries.len() > 0 { positions(&rows, self.entries.len())? } else { vec![] };
         // One without entries comes after the entry before it.
-        let first = positions.first().map_or(0, |first| first.saturating_sub(1));
-        let before = |end: usize| end.checked_sub(1).map_or(first, |last| positions[last]);
+        let before = |end: usize| end.checked_sub(1).map_or(head, |last| positions[last]);
         Ok(self.ends.iter().map(|end| Committed { position: Position(before(*end)) }).collect())
+    }
+
+    /// As seven arguments.
+    fn bind_documents(&self, query: Bound) -> Bound {
+        let names = || self.documents.keys();
+        let all = || self.documents.values();
+        let text = |sort: Option<&'c Sort>| match sort {
+            Some(Sort::Text(text)) => Some(&**text),
+            _ => None,
+        };
+        let delay = |sort: Option<&Sort>| match sort {
+            Some(Sort::After(delay)) => Some(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)),
+            _ => None,
+        };
+        query
+            .bind(names().map(|names| names.0).collect::<Vec<_>>())
+            .bind(names().map(|names| names.1).collect::<Vec<_>>())
+            .bind(all().map(|document| document.version.map(signed)).collect::<Vec<_>>())
+            .bind(all().map(|document| signed(document.puts)).collect::<Vec<_>>())
+            .bind(all().map(|document| text(document.sort)).collect::<Vec<_>>())
+            .bind(all().map(|document| delay(document.sort)).collect::<Vec<_>>())
+            .bind(all().map(|document| document.body).collect::<Vec<_>>())
+    }
+
+    /// As nine arguments.
+    fn bind_deliveries(&self, query: Bound) -> Bound {
+        let names = || self.decided.keys();
+        let all = || self.decided.values();
+        let forgotten = || self.forgotten.iter();
+        query
+            .bind(names().map(|names| names.0).collect::<Vec<_>>())
+            .bind(names().map(|names| names.1).collect::<Vec<_>>())
+            .bind(names().map(|names| names.2).collect::<Vec<_>>())
+            .bind(all().map(|(decision, _)| decision.as_str()).collect::<Vec<_>>())
+            .bind(all().map(|(_, until)| until.map(|(p, _)| &**p)).collect::<Vec<_>>())
+            .bind(all().map(|(_, until)| until.map(|(_, o)| signed(*o))).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| of.0).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| of.1).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| signed(of.2)).collect::<Vec<_>>())
     }
 }

@@ -21,6 +21,21 @@ pub async fn versions_of_documents_count_their_puts<F: DatabaseFixture>(fixture:
     assert_eq!(version(&database, "other", "d").await, 3);
     accept(&database, writes([put("c", "d", "anew")])).await;
     assert_eq!(version(&database, "c", "d").await, 1);
+    let blind = |body| writes([put("c", "d", body)]);
+    let after = |n, body| when([document_is("c", "d", Some(n))], [put("c", "d", body)]);
+    for (batch, version) in [
+        (vec![blind("2"), blind("3")], 3),
+        (vec![after(3, "4"), after(4, "5")], 5),
+        (vec![writes([put("c", "new", "1"), put("c", "new", "2")]), blind("6"), blind("7")], 7),
+    ] {
+        for answer in database.commit(batch).await {
+            answer.unwrap();
+        }
+        let body = version.to_string().into();
+        let stored = Stored { id: "d".into(), version: Version(version), sort: None, body };
+        assert_eq!(document(&database, "c", "d").await, Some(stored));
+    }
+    assert_eq!(version(&database, "c", "new").await, 2);
 }
 
 /// A document is made only where it is absent, replaced and deleted only at the version that

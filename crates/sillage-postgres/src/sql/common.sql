@@ -1,0 +1,186 @@
+-- The common shape in one round trip: what is expected of leases, streams, documents and deliveries,
+-- and what is written. What does not match, or is held by others, divides by zero: the statement
+-- leaves nothing, and the batch goes through its phases.
+--
+-- Leases ($1 name, $2 epoch); streams ($3 name, $4 the version they have, $5 the version they get);
+-- documents ($6 collection, $7 id, $8 the version they have, NULL: any, $9 how often they are put, 0:
+-- they go, $10 sort key, $11 or how many microseconds from now it is, $12 body); inbox rows ($13
+-- consumer, $14 source, $15 id, $16 decision, $17 partition, $18 offset) and up to where some go ($19
+-- consumer, $20 partition, $21 offset); entries ($22 stream … $36 payload); $37 the log's oid, $38 its
+-- sequence.
+WITH lease AS MATERIALIZED (
+    SELECT l.name
+    FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch)
+    JOIN "sillage".leases AS l ON l.name = wanted.name AND l.epoch = wanted.epoch
+    ORDER BY l.name
+    FOR KEY SHARE OF l SKIP LOCKED
+),
+held AS MATERIALIZED (
+    SELECT s.name
+    FROM (SELECT count(*) FROM lease) AS after_leases,
+        unnest($3::text[], $4::bigint[]) AS wanted (name, version)
+    JOIN "sillage".streams AS s ON s.name = wanted.name AND s.version = wanted.version
+    ORDER BY s.name
+    FOR UPDATE OF s SKIP LOCKED
+),
+made AS (
+    INSERT INTO "sillage".streams (name, version)
+    SELECT wanted.name, wanted.next
+    FROM (SELECT count(*) FROM held) AS after_held,
+        unnest($3::text[], $4::bigint[], $5::bigint[]) AS wanted (name, version, next)
+    WHERE wanted.version = 0
+    ON CONFLICT DO NOTHING
+    RETURNING name
+),
+document AS MATERIALIZED (
+    SELECT wanted.place
+    FROM (SELECT count(*) FROM made) AS after_streams,
+        unnest($6::text[], $7::text[], $8::bigint[])
+            WITH ORDINALITY AS wanted (collection, id, version, place),
+        LATERAL (
+            SELECT d.version
+            FROM "sillage".documents AS d
+            WHERE d.collection = wanted.collection AND d.id = wanted.id
+            FOR UPDATE SKIP LOCKED
+        ) AS found
+    WHERE wanted.version IS NULL OR wanted.version = found.version
+),
+new AS (
+    INSERT INTO "sillage".documents (collection, id, version, sort, body)
+    SELECT
+        wanted.collection,
+        wanted.id,
+        wanted.puts,
+        coalesce(wanted.sort, to_char(
+            (clock_timestamp() + wanted.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+        )),
+        wanted.body
+    FROM (SELECT count(*) FROM document) AS after_documents,
+        unnest(
+            $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::bytea[]
+        ) WITH ORDINALITY AS wanted (collection, id, version, puts, sort, delay, body, place)
+    WHERE wanted.puts > 0
+        AND coalesce(wanted.version, 0) = 0
+        AND wanted.place NOT IN (SELECT place FROM document)
+    ON CONFLICT DO NOTHING
+    RETURNING id
+),
+decided AS (
+    INSERT INTO "sillage".inbox (consumer, source, id, decision, partition, "offset", at)
+    SELECT wanted.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    FROM (SELECT count(*) FROM new) AS after_documents,
+        unnest($13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[])
+            AS wanted
+    ON CONFLICT DO NOTHING
+    RETURNING id
+),
+-- Looked up one by one: as a join it might read the whole table.
+absent AS MATERIALIZED (
+    SELECT
+    FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[])
+        AS wanted (collection, id, version, puts)
+    WHERE wanted.puts = 0
+        AND wanted.version IS NULL
+        AND (
+            SELECT d.version
+            FROM "sillage".documents AS d
+            WHERE d.collection = wanted.collection AND d.id = wanted.id
+        ) IS NULL
+),
+known AS MATERIALIZED (
+    SELECT l.id
+    FROM unnest($24::text[], $25::text[]) AS wanted (source, id)
+    JOIN "sillage".log AS l ON l.id = wanted.id AND l.source = wanted.source
+),
+checked AS MATERIALIZED (
+    SELECT 1 / CASE
+        WHEN (SELECT count(*) FROM lease) = cardinality($1)
+            AND (SELECT count(*) FROM held) + (SELECT count(*) FROM made) = cardinality($3)
+            AND (SELECT count(*) FROM document) + (SELECT count(*) FROM new)
+                + (SELECT count(*) FROM absent) = cardinality($6)
+            AND (SELECT count(*) FROM decided) = cardinality($13)
+            AND NOT EXISTS (SELECT FROM known)
+        THEN 1
+        ELSE 0
+    END AS one
+),
+stable AS MATERIALIZED (
+    SELECT
+        head,
+        CASE WHEN cardinality($25::text[]) > 0 THEN pg_advisory_xact_lock_shared(
+            $37::oid::bigint::bit(32)::int, head::bit(32)::int
+        ) END
+    FROM (
+        SELECT one * coalesce(pg_sequence_last_value($38::oid::regclass), 0) AS head FROM checked
+    ) AS now
+),
+grown AS (
+    UPDATE "sillage".streams AS s
+    SET version = wanted.next
+    FROM stable, unnest($3::text[], $4::bigint[], $5::bigint[]) AS wanted (name, version, next)
+    WHERE s.name = wanted.name AND wanted.version > 0
+),
+-- They are there, and held: an upsert looks each up by itself.
+put AS (
+    INSERT INTO "sillage".documents AS d (collection, id, version, sort, body)
+    SELECT
+        wanted.collection,
+        wanted.id,
+        wanted.puts,
+        coalesce(wanted.sort, to_char(
+            (clock_timestamp() + wanted.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
+            'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+        )),
+        wanted.body
+    FROM stable,
+        document,
+        unnest($6::text[], $7::text[], $9::bigint[], $10::text[], $11::bigint[], $12::bytea[])
+            WITH ORDINALITY AS wanted (collection, id, puts, sort, delay, body, place)
+    WHERE wanted.place = document.place AND wanted.puts > 0
+    ON CONFLICT (collection, id) DO UPDATE
+    SET version = d.version + excluded.version, sort = excluded.sort, body = excluded.body
+),
+gone AS (
+    DELETE FROM "sillage".documents AS d
+    USING stable,
+        unnest($6::text[], $7::text[], $9::bigint[]) AS wanted (collection, id, puts)
+    WHERE wanted.puts = 0 AND d.collection = wanted.collection AND d.id = wanted.id
+),
+forgotten AS (
+    DELETE FROM "sillage".inbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT found.ctid
+        FROM unnest($19::text[], $20::text[], $21::bigint[])
+                AS wanted (consumer, partition, through),
+            LATERAL (
+                SELECT i.ctid
+                FROM "sillage".inbox AS i
+                WHERE i.consumer = wanted.consumer
+                    AND i.partition = wanted.partition
+                    AND i."offset" <= wanted.through
+                FOR UPDATE SKIP LOCKED
+            ) AS found
+    ))
+),
+appended AS (
+    INSERT INTO "sillage".log (
+        stream, stream_version, source, id, name, version, topic, key, time,
+        correlation_id, causation_id, operation_id, traceparent, headers, payload
+    )
+    SELECT
+        e.stream, e.stream_version, e.source, e.id, e.name, e.version, e.topic, e.key, e.time,
+        e.correlation_id, e.causation_id, e.operation_id, e.traceparent, e.headers, e.payload
+    FROM stable,
+        unnest(
+            $22::text[], $23::bigint[], $24::text[], $25::text[], $26::text[], $27::bigint[],
+            $28::text[], $29::bytea[], $30::bigint[], $31::text[], $32::text[], $33::text[],
+            $34::text[], $35::bytea[], $36::bytea[]
+        ) WITH ORDINALITY AS e (
+            stream, stream_version, source, id, name, version, topic, key, time,
+            correlation_id, causation_id, operation_id, traceparent, headers, payload, place
+        )
+    ORDER BY e.place
+    RETURNING position
+)
+SELECT appended.position, stable.head FROM stable LEFT JOIN appended ON true
