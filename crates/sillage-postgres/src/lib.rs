@@ -58,7 +58,9 @@ use sillage_core::{
     Limits, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction, Version,
     Waiting,
 };
-use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    Connection as _, PgConnection, PgPool, pool::PoolConnectionMetadata, postgres::PgPoolOptions,
+};
 use start::Started;
 use std::{fmt, sync::Arc, time::Duration};
 use tail::Tail;
@@ -100,7 +102,8 @@ impl Postgres {
         let way = |purpose| Way::new(&config, purpose, &synchronous, clock.clone());
         let pool = |purpose, connections| {
             let options = PgPoolOptions::new().max_connections(connections);
-            options.acquire_timeout(ACQUIRE).connect_lazy_with(way(purpose).options)
+            let options = options.acquire_timeout(ACQUIRE).test_before_acquire(false);
+            options.before_acquire(awake).connect_lazy_with(way(purpose).options)
         };
         // It only reads and tells: nothing of it has to survive a crash.
         let tail = Way::new(&config, Purpose::Reads, "off", clock.clone());
@@ -118,6 +121,12 @@ impl Postgres {
             transactions: (pool(Purpose::Transactions, TRANSACTIONS), way(Purpose::Transactions)),
             log,
         })
+    }
+
+    /// How many durable writes of commits there were since it was opened, those of transactions of
+    /// the caller's not counted: what group commit saves is seen here.
+    pub fn durable_writes(&self) -> u64 {
+        self.writer.writes()
     }
 
     /// Applies a commit within a transaction of the caller's, which must be READ COMMITTED, on any
@@ -177,6 +186,20 @@ impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres").field("at", &self.log.place).finish_non_exhaustive()
     }
+}
+
+/// Asks a connection that has rested whether it is still there: the server may have been restarted.
+fn awake(
+    connection: &mut PgConnection,
+    rested: PoolConnectionMetadata,
+) -> BoxFuture<'_, sqlx::Result<bool>> {
+    const RESTED: Duration = Duration::from_millis(200);
+    Box::pin(async move {
+        if rested.idle_for > RESTED {
+            connection.ping().await?;
+        }
+        Ok(true)
+    })
 }
 
 impl Database for Postgres {

@@ -16,7 +16,10 @@ use crate::{
 use sillage_core::{Clock, Commit, CommitError, Committed, Error, Write};
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +36,7 @@ type Answer = Result<Committed, CommitError>;
 /// The way to the committing task.
 pub(crate) struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
+    writes: Arc<AtomicU64>,
 }
 
 /// A commit, and where its answer goes.
@@ -85,6 +89,8 @@ struct Context {
     clock: Arc<dyn Clock>,
     /// Rows of commits that wait for others, and how many wait for each.
     waited_for: Mutex<HashMap<Key, usize>>,
+    /// How many batches wrote something.
+    writes: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -93,10 +99,16 @@ impl Writer {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (later, held_back) = mpsc::unbounded_channel();
         let (clock, waited_for) = (commits.clock.clone(), Mutex::default());
-        let context = Arc::new(Context { log, tail, clock, waited_for });
+        let writes = Arc::<AtomicU64>::default();
+        let context = Arc::new(Context { log, tail, clock, waited_for, writes: writes.clone() });
         tokio::spawn(write(context.clone(), Link::new(commits), waiting, later));
         tokio::spawn(wait(context, Link::new(held), held_back));
-        Writer { jobs }
+        Writer { jobs, writes }
+    }
+
+    /// How many durable writes there were.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// One answer a commit, in order, once all that were accepted are durable.
@@ -234,7 +246,10 @@ impl Context {
     fn tell(&self, commits: &[&Commit], outcomes: &[Option<Answer>]) {
         let accepted = commits.iter().zip(outcomes);
         let accepted = accepted.filter(|(_, outcome)| matches!(outcome, Some(Ok(_))));
-        let mut writes = accepted.flat_map(|(commit, _)| &commit.writes);
+        let mut writes = accepted.flat_map(|(commit, _)| &commit.writes).peekable();
+        if writes.peek().is_some() {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
         if writes.any(|write| matches!(write, Write::Append { .. })) {
             self.tail.committed();
         }
