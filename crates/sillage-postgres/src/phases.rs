@@ -7,7 +7,7 @@ use crate::{
     log::Log,
     rows::{self, Entries, decision, optional_text, positions, signed, text, unsigned},
     run::{self, Ended},
-    state::{Key, Row, State, Value, keys},
+    state::{Key, Puts, Row, State, Value, keys},
 };
 use sillage_core::{Commit, CommitError, Committed, Decision, Position, Text, Timestamp, Write};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let mut wanted = Wanted::of(commits);
     let mut state = lock(log, connection, &wanted, locking).await?;
     wanted.keys.retain(|key| !state.rows.contains_key(key));
-    claim(log, connection, &wanted, &mut state).await?;
+    claim(log, connection, (&wanted, commits), &mut state).await?;
     // What is still missing is held: locked by others, or made by them in this moment.
     let mut held: HashSet<&Key> =
         wanted.keys.iter().filter(|key| !state.rows.contains_key(key)).collect();
@@ -223,23 +223,34 @@ fn found(state: &mut State, leases: &mut HashSet<Text>, row: &PgRow) -> sqlx::Re
     Ok(())
 }
 
-/// Claims the wanted rows, which are absent.
+/// Claims the wanted rows, which are absent. A document that will be put once is claimed as that,
+/// so that most are written once.
 async fn claim(
     log: &Log,
     connection: &mut PgConnection,
-    absent: &Wanted<'_>,
+    (absent, commits): (&Wanted<'_>, &[&Commit]),
     state: &mut State,
 ) -> sqlx::Result<()> {
     if !absent.keys.iter().any(Key::is_exclusive) {
         return Ok(());
     }
     let (collections, documents) = absent.documents();
+    let puts = Puts::of(commits);
+    let puts: Vec<_> = collections
+        .iter()
+        .zip(&documents)
+        .map(|(collection, id)| puts.get(collection, id))
+        .collect();
+    let sorts: Vec<_> = puts.iter().map(|put| put.and_then(|put| state.sort(put.0))).collect();
     let (consumers, sources, ids) = absent.deliveries();
     let query = log
         .query(&log.sql.claim)
         .bind(absent.streams())
         .bind(collections)
         .bind(documents)
+        .bind(puts.iter().map(|put| i64::from(put.is_some())).collect::<Vec<_>>())
+        .bind(sorts.iter().map(Option::as_deref).collect::<Vec<_>>())
+        .bind(puts.iter().map(|put| put.map_or(&[][..], |put| put.1)).collect::<Vec<_>>())
         .bind(consumers)
         .bind(sources)
         .bind(ids);
@@ -249,7 +260,8 @@ async fn claim(
             2 => Key::Document(text(&row, 1)?, text(&row, 2)?),
             _ => Key::Delivery(text(&row, 1)?, text(&row, 2)?, text(&row, 3)?),
         };
-        state.rows.insert(key, Row { claimed: true, ..Row::default() });
+        let filled = row.try_get::<Option<i64>, _>(4)? == Some(1);
+        state.rows.insert(key, Row { claimed: true, filled, ..Row::default() });
     }
     Ok(())
 }
@@ -334,6 +346,7 @@ impl<'s> Changes<'s> {
                 self.streams.0.push(name);
                 self.streams.1.push(signed(version));
             }
+            (Key::Document(..), Some(_)) if row.filled => {}
             (Key::Document(collection, id), Some(Value::Document { version, sort, body })) => {
                 self.put.0.push(collection);
                 self.put.1.push(id);

@@ -8,7 +8,7 @@ use sillage_core::{
     Commit, CommitError, Condition, Decision, Delivered, Expected, Recorded, Sort, Text, Timestamp,
     Version, Write,
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A row that a batch reads or writes. They are locked in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +84,8 @@ pub(crate) struct Row {
     pub(crate) value: Option<Value>,
     /// It was absent, and is in the table only so that nobody else makes it.
     pub(crate) claimed: bool,
+    /// It was claimed with what the only commit that writes it puts there.
+    pub(crate) filled: bool,
     /// An accepted commit wrote it.
     pub(crate) written: bool,
 }
@@ -241,10 +243,7 @@ impl State {
             Write::Put { collection, id, sort, body } => {
                 let key = Key::Document(collection.clone(), id.clone());
                 let version = self.version(&key).unwrap_or_default().next().0;
-                let sort = sort.as_ref().map(|sort| match sort {
-                    Sort::Text(text) => text.clone(),
-                    Sort::After(delay) => (self.now + *delay).to_string().into(),
-                });
+                let sort = self.sort(sort.as_ref());
                 self.set(key, Some(Value::Document { version, sort, body: Some(body.clone()) }));
             }
             Write::Delete { collection, id } => {
@@ -267,6 +266,14 @@ impl State {
                 self.restored.push(entry.clone());
             }
         }
+    }
+
+    /// A sort key as it is stored.
+    pub(crate) fn sort(&self, sort: Option<&Sort>) -> Option<Text> {
+        sort.map(|sort| match sort {
+            Sort::Text(text) => text.clone(),
+            Sort::After(delay) => (self.now + *delay).to_string().into(),
+        })
     }
 
     fn set(&mut self, key: Key, value: Option<Value>) {
@@ -295,6 +302,33 @@ impl State {
             }
         }
         self.forgotten.insert((consumer.clone(), partition.clone(), through));
+    }
+}
+
+/// The sort key and body that a write puts.
+type Put<'c> = (Option<&'c Sort>, &'c [u8]);
+
+/// What a batch puts in documents that one write of it is about, and no other; by collection and id.
+pub(crate) struct Puts<'c>(HashMap<(&'c str, &'c str), Option<Put<'c>>>);
+
+impl<'c> Puts<'c> {
+    pub(crate) fn of(commits: &[&'c Commit]) -> Self {
+        let mut puts = HashMap::new();
+        for write in commits.iter().flat_map(|commit| &commit.writes) {
+            let (collection, id, put) = match write {
+                Write::Put { collection, id, sort, body } => {
+                    (collection, id, Some((sort.as_ref(), &**body)))
+                }
+                Write::Delete { collection, id } => (collection, id, None),
+                _ => continue,
+            };
+            puts.entry((&**collection, &**id)).and_modify(|only| *only = None).or_insert(put);
+        }
+        Puts(puts)
+    }
+
+    pub(crate) fn get(&self, collection: &str, id: &str) -> Option<Put<'c>> {
+        self.0.get(&(collection, id)).copied().flatten()
     }
 }
 

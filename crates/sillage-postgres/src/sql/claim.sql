@@ -1,5 +1,6 @@
 -- Claims what is absent, so that nobody else makes it: streams ($1), documents ($2 collection, $3
--- id), inbox rows ($4 consumer, $5 source, $6 id).
+-- id; with $4 version, $5 sort key and $6 body if it is known what they will be), inbox rows ($7
+-- consumer, $8 source, $9 id).
 WITH stream AS (
     INSERT INTO "sillage".streams (name, version)
     SELECT name, 0 FROM unnest($1::text[]) AS wanted (name)
@@ -7,23 +8,24 @@ WITH stream AS (
     RETURNING name
 ),
 document AS (
-    INSERT INTO "sillage".documents (collection, id, version, body)
-    SELECT wanted.collection, wanted.id, 0, ''
+    INSERT INTO "sillage".documents (collection, id, version, sort, body)
+    SELECT wanted.*
     FROM (SELECT count(*) FROM stream) AS after_streams,
-        unnest($2::text[], $3::text[]) AS wanted (collection, id)
+        unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::bytea[])
+            AS wanted (collection, id, version, sort, body)
     ON CONFLICT DO NOTHING
-    RETURNING collection, id
+    RETURNING collection, id, version
 ),
 delivery AS (
     INSERT INTO "sillage".inbox (consumer, source, id, decision, at)
     SELECT wanted.consumer, wanted.source, wanted.id, '', 0
     FROM (SELECT count(*) FROM document) AS after_documents,
-        unnest($4::text[], $5::text[], $6::text[]) AS wanted (consumer, source, id)
+        unnest($7::text[], $8::text[], $9::text[]) AS wanted (consumer, source, id)
     ON CONFLICT DO NOTHING
     RETURNING consumer, source, id
 )
-SELECT 1 AS kind, name AS a, NULL AS b, NULL AS c FROM stream
+SELECT 1 AS kind, name AS a, NULL AS b, NULL AS c, NULL AS version FROM stream
 UNION ALL
-SELECT 2, collection, id, NULL FROM document
+SELECT 2, collection, id, NULL, version FROM document
 UNION ALL
-SELECT 3, consumer, source, id FROM delivery
+SELECT 3, consumer, source, id, NULL FROM delivery
