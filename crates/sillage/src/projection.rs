@@ -23,17 +23,21 @@
 //! fail while it is rebuilt and switched. An event that cannot be read pauses the projection, and
 //! health says so.
 
+mod ahead;
 mod digest;
 mod fold;
 mod generations;
 mod keeper;
 mod runner;
+mod store;
 mod switch;
 mod tables;
+mod unseen;
 mod view;
 
 pub use digest::{Digest, Hash};
 use fold::{Documents, Folder};
+use foldhash::fast::RandomState;
 pub(crate) use generations::{
     Checkpoint, Generation, Generations, checkpoint, collection, identity, stored,
 };
@@ -56,7 +60,7 @@ type Reading<T> = Box<dyn Fn(&Recorded) -> Result<T, DecodeError> + Send + Sync>
 type Changed<D> = Box<dyn FnOnce(&mut D) + Send>;
 
 /// What to do with each event, by its name.
-type Folds<D> = HashMap<&'static str, Arc<Fold<D>>>;
+type Folds<D> = HashMap<&'static str, Arc<Fold<D>>, RandomState>;
 
 /// Folds events into documents of one type.
 #[must_use = "a projection does nothing until it is given to a service"]
@@ -72,7 +76,7 @@ impl<D: Document + Default> Projection<D> {
     /// beginning of the log, in documents of its own, and read once it has caught up. Until then
     /// reads find the older version's documents: give new fields a `#[serde(default)]`.
     pub fn new(name: &'static str, version: u32) -> Self {
-        Projection { name, version, folds: HashMap::new(), errors: vec![] }
+        Projection { name, version, folds: HashMap::default(), errors: vec![] }
     }
 
     /// Folds an event into the document that its key names, made when it is not there.
@@ -144,8 +148,8 @@ pub(crate) trait AnyProjection: Send + Sync {
     fn collection(&self) -> &'static str;
     fn events(&self) -> Vec<Text>;
     fn errors(&self) -> Vec<String>;
-    /// What folds for one reader.
-    fn folder(&self) -> Box<dyn Folder>;
+    /// What folds for one reader; `begins` where nothing of its generation is stored.
+    fn folder(&self, begins: bool) -> Box<dyn Folder>;
     /// Into tables of the user's own, which a second fold beside it would write twice.
     fn writes_tables(&self) -> bool {
         false
@@ -168,8 +172,8 @@ impl<D: Document + Default> AnyProjection for Projection<D> {
     fn errors(&self) -> Vec<String> {
         self.errors.clone()
     }
-    fn folder(&self) -> Box<dyn Folder> {
-        Box::new(Documents::new(self.folds.clone()))
+    fn folder(&self, begins: bool) -> Box<dyn Folder> {
+        Box::new(Documents::new(self.folds.clone(), begins))
     }
 }
 

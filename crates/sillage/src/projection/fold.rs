@@ -4,14 +4,18 @@
 //! when what changed is written. Up to some documents stay, so that a reader that is far behind
 //! neither loads nor writes one again for every entry.
 
-use super::{Changed, Digest, Fold, Folds, Hash, read};
+use super::{Changed, Digest, Fold, Folds, Hash, read, unseen::Unseen};
+use foldhash::fast::RandomState;
 use sillage_core::{DecodeError, Document, Error, Position, Recorded, Result, Statement, Stored};
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::RangeInclusive,
+};
 
 /// After a write so many documents stay in memory, at most twice as many.
 const HELD: usize = 4096;
 /// Entries read at once.
-const PAGE: usize = 1000;
+const PAGES: RangeInclusive<usize> = 1000..=4000;
 /// So many documents a reader that is behind holds unwritten at most.
 const UNWRITTEN: usize = 2000;
 
@@ -33,13 +37,17 @@ pub(crate) enum Folded {
 
 /// What a folder holds that is not written yet.
 pub(crate) trait Folder: Send {
-    /// Entries read at once.
-    fn page(&self) -> usize;
+    /// Entries read at once: at first, and at most where they are small and there are many.
+    fn pages(&self) -> RangeInclusive<usize>;
     /// Whether what is unwritten is to be written, by its number.
     fn is_full(&self) -> bool;
-    /// Takes entries in, up to the first that cannot be read; says which documents it needs.
-    fn take_in(&mut self, entries: &[Recorded]) -> (Vec<String>, Option<Poison>);
-    /// Folds what was taken in; `stored` answers what it needed.
+    /// Folds entries, up to the first that cannot be read; says which documents it needs for the
+    /// rest of them.
+    fn take_in(
+        &mut self,
+        entries: &mut dyn Iterator<Item = Recorded>,
+    ) -> (Vec<String>, Option<Poison>);
+    /// Folds the rest of what was taken in; `stored` answers what it needed.
     fn fold(&mut self, needed: Vec<String>, stored: &[Option<Stored>]) -> Result<()>;
     /// Documents that are changed and not written.
     fn changed(&self) -> usize;
@@ -50,6 +58,7 @@ pub(crate) trait Folder: Send {
 }
 
 /// A document in memory.
+#[derive(Default)]
 struct Held<D> {
     document: Option<D>,
     /// Its hash as it is stored.
@@ -63,17 +72,32 @@ type Step<D> = (String, Option<Changed<D>>);
 pub(super) struct Documents<D> {
     folds: Folds<D>,
     /// Those used since the last turn, and those that go at the next.
-    young: HashMap<String, Held<D>>,
-    old: HashMap<String, Held<D>>,
+    young: HashMap<String, Held<D>, RandomState>,
+    old: HashMap<String, Held<D>, RandomState>,
+    /// Where all that are stored were in memory once: those that never were.
+    unseen: Option<Unseen>,
     /// In the order of their first change.
     changed: Vec<String>,
+    /// For documents that are to be loaded.
     steps: Vec<Step<D>>,
 }
 
+impl<D: Default> Held<D> {
+    /// Whether this is the first change since it was written.
+    fn change(&mut self, change: Option<Changed<D>>) -> bool {
+        match change {
+            Some(change) => change(self.document.get_or_insert_default()),
+            None => self.document = None,
+        }
+        !std::mem::replace(&mut self.changed, true)
+    }
+}
+
 impl<D: Document + Default> Documents<D> {
-    pub(super) fn new(folds: Folds<D>) -> Self {
-        let (young, old) = (HashMap::new(), HashMap::new());
-        Documents { folds, young, old, changed: vec![], steps: vec![] }
+    pub(super) fn new(folds: Folds<D>, begins: bool) -> Self {
+        let (young, old) = (HashMap::default(), HashMap::default());
+        let unseen = begins.then(Unseen::new);
+        Documents { folds, young, old, unseen, changed: vec![], steps: vec![] }
     }
 
     fn step(&self, entry: &Recorded) -> Option<Result<Step<D>, DecodeError>> {
@@ -84,48 +108,71 @@ impl<D: Document + Default> Documents<D> {
         Some(step.map(|(id, change)| (id.label().into_owned(), change)))
     }
 
-    /// Whether it is in memory; then it is among the young.
+    /// Whether what is known of it is in memory; then it is among the young from now on.
     fn holds(&mut self, id: &str) -> bool {
-        if self.young.contains_key(id) {
+        if let Some((id, held)) = self.old.remove_entry(id) {
+            self.young.insert(id, held);
             return true;
         }
-        match self.old.remove_entry(id) {
-            Some((id, held)) => self.young.insert(id, held).is_none(),
-            None => false,
+        let is_absent = self.unseen.as_ref().is_some_and(|unseen| unseen.has(id));
+        if is_absent {
+            self.young.insert(id.to_owned(), Held::default());
         }
+        is_absent
+    }
+
+    /// Changes a document that is in memory; gives back what is about another.
+    fn change(&mut self, (id, change): Step<D>) -> Option<Step<D>> {
+        let Some(held) = self.young.get_mut(&id) else { return Some((id, change)) };
+        if held.change(change) {
+            self.changed.push(id);
+        }
+        None
     }
 
     fn turn(&mut self) {
         if self.young.len() >= HELD {
-            self.old = std::mem::take(&mut self.young);
+            let gone = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+            if let Some(unseen) = &mut self.unseen {
+                for id in gone.keys() {
+                    unseen.let_go(id);
+                }
+            }
         }
     }
 }
 
 impl<D: Document + Default> Folder for Documents<D> {
-    fn page(&self) -> usize {
-        PAGE
+    fn pages(&self) -> RangeInclusive<usize> {
+        PAGES
     }
 
     fn is_full(&self) -> bool {
         self.changed.len() >= UNWRITTEN
     }
 
-    fn take_in(&mut self, entries: &[Recorded]) -> (Vec<String>, Option<Poison>) {
-        let (mut needed, mut asked) = (vec![], HashSet::new());
+    fn take_in(
+        &mut self,
+        entries: &mut dyn Iterator<Item = Recorded>,
+    ) -> (Vec<String>, Option<Poison>) {
+        let (mut needed, mut asked) = (vec![], HashSet::<_, RandomState>::default());
         for entry in entries {
-            match self.step(entry) {
-                None => {}
-                Some(Ok((id, change))) => {
-                    if !self.holds(&id) && asked.insert(id.clone()) {
-                        needed.push(id.clone());
-                    }
-                    self.steps.push((id, change));
-                }
+            let step = match self.step(&entry) {
+                None => continue,
+                Some(Ok(step)) => step,
                 Some(Err(error)) => {
                     let (position, why) = (entry.position, error.to_string());
                     return (needed, Some(Poison { position, why }));
                 }
+            };
+            let Some(step) = self.change(step) else { continue };
+            if self.holds(&step.0) {
+                self.change(step);
+            } else {
+                if asked.insert(step.0.clone()) {
+                    needed.push(step.0.clone());
+                }
+                self.steps.push(step);
             }
         }
         (needed, None)
@@ -142,16 +189,9 @@ impl<D: Document + Default> Folder for Documents<D> {
             };
             self.young.insert(id, held);
         }
-        for (id, change) in self.steps.drain(..) {
-            let Some(held) = self.young.get_mut(&id) else {
+        for step in std::mem::take(&mut self.steps) {
+            if let Some((id, _)) = self.change(step) {
                 return Err(Error::corrupt(format!("document `{id}` was folded and not loaded")));
-            };
-            match change {
-                Some(change) => change(held.document.get_or_insert_default()),
-                None => held.document = None,
-            }
-            if !std::mem::replace(&mut held.changed, true) {
-                self.changed.push(id);
             }
         }
         Ok(())
@@ -183,6 +223,7 @@ impl<D: Document + Default> Folder for Documents<D> {
     fn forget(&mut self) {
         self.young.clear();
         self.old.clear();
+        self.unseen = None;
     }
 }
 

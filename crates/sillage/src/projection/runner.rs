@@ -3,21 +3,21 @@
 //!
 //! A reader that is at the end of the log commits what each page changed. One that is far behind
 //! goes on folding in memory and commits now and then, so a document that many entries change is
-//! written once.
+//! written once; it reads the next page, and waits for its last commit, while it folds.
 
 use super::{
-    Checkpoint, Generations, checkpoint, collection,
-    fold::{Folded, Folder, Poison},
+    Checkpoint, Generations,
+    ahead::Ahead,
+    checkpoint,
+    fold::Poison,
     keeper::Means,
+    store::{Paused, Reader},
     stored,
     view::{Seen, saw},
 };
 use crate::{archive::archived_through, names};
-use sillage_core::{
-    Class, Commit, CommitError, Condition, Epoch, Error, Failure, Filter, Page, Position, Recorded,
-    Result, Sort, Text, Version, Write,
-};
-use std::{sync::Arc, time::Duration};
+use sillage_core::{Filter, Page, Position, Recorded, Result, Text, Version};
+use std::{iter, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// How long a generation stays with a process that died.
@@ -26,7 +26,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(3);
 /// What a reader that is behind holds unwritten at most: bytes of payloads, time.
 const UNWRITTEN: (usize, Duration) = (8 << 20, Duration::from_secs(1));
-/// Positions between marks, near the end of the log and far from it.
+/// Positions between marks, near the end of the log, for who has been there, and far from it.
 const STRIDE: (u64, u64) = (256, 16_384);
 
 pub(crate) struct Runner {
@@ -37,53 +37,12 @@ pub(crate) struct Runner {
     pub(crate) seen: Seen,
 }
 
-/// What a reader knows while it owns the generation.
-struct Reader {
-    folder: Box<dyn Folder>,
-    checkpoint: Checkpoint,
-    /// Of the stored checkpoint, and of the projection's generations.
-    version: Option<Version>,
-    generations: (Generations, Version),
-    /// Folded or passed over, in memory.
-    at: Position,
-    /// Entries of streams may be in archives up to here. What is archived later this has read.
-    archived: Position,
-    /// Bytes of payloads folded and not written.
-    bytes: usize,
-    stored_at: Duration,
-    renewed_at: Duration,
-    epoch: Epoch,
-    /// Up to here entries are written one by one, as the SQL of one of them failed.
-    careful_until: Position,
-}
-
-impl Reader {
-    /// Until that is written of which one failed.
-    fn is_careful(&self) -> bool {
-        self.checkpoint.position < self.careful_until
-    }
-}
-
 /// What a process remembers of runs that ended.
 #[derive(Default)]
 struct Tried {
     /// What could not be folded, and after how many times of being resumed.
     paused: Option<(Position, u64)>,
     careful_until: Position,
-}
-
-/// Why a reader does not go on: an entry that it cannot read, or entries that are gone.
-struct Paused {
-    at: Position,
-    gone: bool,
-    why: String,
-}
-
-impl Paused {
-    fn at(poison: &Poison) -> Self {
-        let why = format!("position {}: {}", poison.position, poison.why);
-        Paused { at: poison.position, gone: false, why }
-    }
 }
 
 /// How one run of a reader ended.
@@ -126,7 +85,7 @@ impl Runner {
     }
 
     /// The generation's stored identity.
-    fn name(&self) -> Text {
+    pub(super) fn name(&self) -> Text {
         checkpoint(&self.id, &self.tag)
     }
 
@@ -151,20 +110,30 @@ impl Runner {
             return Ok(End::Idle);
         };
         let now = self.means.clock().elapsed();
+        let folder = self.means.projection.folder(version.is_none());
+        let filter = Filter { names: self.means.projection.events(), ..Filter::default() };
         let mut reader = Reader {
-            folder: self.means.projection.folder(),
+            ahead: Ahead::new(self.means.progress.database.clone(), filter, folder.pages()),
+            folder,
             at: checkpoint.position,
             checkpoint,
             version,
             generations,
             archived: archived_through(database).await?,
+            is_near: false,
             bytes: 0,
             stored_at: now,
             renewed_at: now,
-            epoch,
+            writing: None,
+            lease: (lease.into(), epoch),
             careful_until: tried.careful_until,
         };
-        let end = self.read(&mut reader, lease, owner).await;
+        let end = self.read(&mut reader, owner).await;
+        // What is on its way arrives before anything is looked at again.
+        let end = match self.settle(&mut reader).await {
+            Ok(true) => end,
+            refused => end.and(refused.map(|_| End::Changed)),
+        };
         tried.careful_until = reader.careful_until;
         if reader.checkpoint.paused.is_some() {
             tried.paused = Some((reader.at, reader.checkpoint.resumed));
@@ -172,22 +141,23 @@ impl Runner {
         end
     }
 
-    async fn read(&self, reader: &mut Reader, lease: &str, owner: Uuid) -> Result<End> {
+    async fn read(&self, reader: &mut Reader, owner: Uuid) -> Result<End> {
         while !self.means.stop.is_cancelled() {
             let now = self.means.clock().elapsed();
             if now >= reader.renewed_at + RENEW {
+                let (lease, epoch) = &reader.lease;
                 let renewed = self.means.database().lease(lease, owner, LEASE).await?;
-                if renewed != Some(reader.epoch) {
+                if renewed != Some(*epoch) {
                     return Ok(End::Idle);
                 }
                 reader.renewed_at = now;
             }
-            if let Some(end) = self.step(reader, lease).await? {
+            if let Some(end) = self.step(reader).await? {
                 return Ok(end);
             }
         }
         if reader.at > reader.checkpoint.position {
-            self.store(reader, lease, false, None).await?;
+            self.store(reader, false, None).await?;
         }
         Ok(End::Idle)
     }
@@ -209,21 +179,37 @@ impl Runner {
     }
 
     /// Folds one page; says where the run ends.
-    async fn step(&self, reader: &mut Reader, lease: &str) -> Result<Option<End>> {
-        let filter = Filter { names: self.means.projection.events(), ..Filter::default() };
-        let most = if reader.is_careful() { 1 } else { reader.folder.page() };
-        let page = self.means.database().log(reader.at, &filter, most).await?;
-        let full = page.entries.len() == most;
+    async fn step(&self, reader: &mut Reader) -> Result<Option<End>> {
+        let (page, more) = if reader.is_careful() {
+            reader.ahead.one(reader.at).await?
+        } else {
+            reader.ahead.page(reader.at).await?
+        };
         let gone = page.trimmed_before.max(reader.archived);
         if gone > reader.at.max(reader.checkpoint.lost) {
-            return self.trimmed(reader, lease, gone).await.map(Some);
+            return self.trimmed(reader, gone).await.map(Some);
         }
-        if page.through > reader.at {
-            let visible = self.visible(page);
-            if let Some(end) = self.fold(reader, lease, &visible, full).await? {
-                return Ok(Some(end));
-            }
+        if page.through > reader.at
+            && let Some(end) = self.fold(reader, page, more).await?
+        {
+            return Ok(Some(end));
         }
+        if !self.write(reader, more).await? {
+            return Ok(Some(End::Changed));
+        }
+        if reader.generations.0.live.tag == self.tag {
+            self.means.vital.problem("projection", None);
+        }
+        reader.is_near = !more;
+        if !more {
+            reader.folder.forget();
+            self.idle(reader.at).await;
+        }
+        Ok(None)
+    }
+
+    /// Writes what is to be written by now; false where somebody else changed something.
+    async fn write(&self, reader: &mut Reader, more: bool) -> Result<bool> {
         let now = self.means.clock().elapsed();
         let unwritten = reader.folder.changed() > 0;
         let due = now >= reader.stored_at + RENEW && reader.at > reader.checkpoint.position;
@@ -231,84 +217,82 @@ impl Runner {
             || reader.is_careful()
             || reader.bytes >= UNWRITTEN.0
             || now >= reader.stored_at + UNWRITTEN.1;
-        if (due || unwritten && (enough || !full))
-            && !self.store(reader, lease, false, None).await?
-        {
-            return Ok(Some(End::Changed));
-        }
-        if !unwritten {
+        let written = if due || unwritten && (enough || !more) {
+            self.store_behind(reader, false, more).await?
+        } else {
+            more || self.settle(reader).await?
+        };
+        if written && reader.writing.is_none() && reader.folder.changed() == 0 {
             saw(&self.seen, reader.at);
         }
-        if reader.generations.0.live.tag == self.tag {
-            self.means.vital.problem("projection", None);
-        }
-        if !full {
-            reader.folder.forget();
-            self.idle(reader.at).await;
-        }
-        Ok(None)
+        Ok(written)
     }
 
     /// Entries that it has not read are gone: it waits for an operator who says that this is well.
-    async fn trimmed(&self, reader: &mut Reader, lease: &str, before: Position) -> Result<End> {
+    async fn trimmed(&self, reader: &mut Reader, before: Position) -> Result<End> {
         let why = format!(
             "position {}: entries up to {before} were trimmed from the log, or archived with their \
              streams, before it read them",
             reader.at.0 + 1
         );
         let paused = Paused { at: before, gone: true, why };
-        if !self.store(reader, lease, false, Some(&paused)).await? {
+        if !self.store(reader, false, Some(&paused)).await? {
             return Ok(End::Changed);
         }
         Ok(self.waits(&reader.generations.0, format!("paused at {}", paused.why)))
     }
 
     /// Only the service's own entries and the topics it follows.
-    fn visible(&self, mut page: Page) -> Page {
-        page.entries.retain(|entry| {
-            let followed = entry.topic.as_ref().is_some_and(|t| self.means.follows.contains(t));
-            entry.source == self.means.service || followed
-        });
-        page
+    fn sees(&self, entry: &Recorded) -> bool {
+        let follows = |topic: &Text| self.means.follows.contains(topic);
+        entry.source == self.means.service || entry.topic.as_ref().is_some_and(follows)
     }
 
     /// Folds a page, in pieces that end at marks.
-    async fn fold(
-        &self,
-        reader: &mut Reader,
-        lease: &str,
-        page: &Page,
-        full: bool,
-    ) -> Result<Option<End>> {
-        let stride = if full { STRIDE.1 } else { STRIDE.0 };
-        let mut entries = &page.entries[..];
+    async fn fold(&self, reader: &mut Reader, page: Page, more: bool) -> Result<Option<End>> {
+        let stride = if reader.is_near && !more { STRIDE.0 } else { STRIDE.1 };
+        // One by one, so that each is gone before the next is looked at.
+        let mut entries = page.entries.into_iter().filter(|entry| self.sees(entry)).peekable();
         while reader.at < page.through {
-            let first = entries.first().map(|entry| entry.position);
+            let first = entries.peek().map(|entry| entry.position);
             let to = piece(reader.at, first, page.through, stride);
-            let (these, later) = entries.split_at(entries.partition_point(|e| e.position <= to));
-            let paused = self.take(reader, these).await?.as_ref().map(Paused::at);
-            reader.at = paused.as_ref().map_or(to, |paused| Position(paused.at.0 - 1));
-            entries = later;
-            let marks = to.0.is_multiple_of(stride) && paused.is_none();
-            if marks && reader.folder.changed() == 0 {
+            let mut these = iter::from_fn(|| entries.next_if(|entry| entry.position <= to));
+            let poison = self.take(reader, &mut these).await?;
+            if let Some(paused) = poison.as_ref().map(Paused::at) {
+                reader.at = Position(paused.at.0 - 1);
+                return self.pause(reader, &paused).await.map(Some);
+            }
+            reader.at = to;
+            if !to.0.is_multiple_of(stride) {
+                continue;
+            }
+            if reader.folder.changed() == 0 {
                 // Nothing is unwritten, so the digest is as it was.
                 reader.checkpoint.mark(reader.at);
-            } else if (marks || paused.is_some())
-                && !self.store(reader, lease, marks, paused.as_ref()).await?
-            {
+            } else if !self.store_behind(reader, true, more).await? {
                 return Ok(Some(End::Changed));
-            }
-            if let Some(paused) = paused {
-                let why = format!("paused at {}", paused.why);
-                tracing::error!(projection = %self.name(), why);
-                return Ok(Some(self.waits(&reader.generations.0, why)));
             }
         }
         Ok(None)
     }
 
-    async fn take(&self, reader: &mut Reader, entries: &[Recorded]) -> Result<Option<Poison>> {
-        let (needed, poison) = reader.folder.take_in(entries);
+    async fn pause(&self, reader: &mut Reader, paused: &Paused) -> Result<End> {
+        if !self.store(reader, false, Some(paused)).await? {
+            return Ok(End::Changed);
+        }
+        let why = format!("paused at {}", paused.why);
+        tracing::error!(projection = %self.name(), why);
+        Ok(self.waits(&reader.generations.0, why))
+    }
+
+    async fn take(
+        &self,
+        reader: &mut Reader,
+        entries: &mut (dyn Iterator<Item = Recorded> + Send),
+    ) -> Result<Option<Poison>> {
+        let bytes = &mut reader.bytes;
+        let mut entries = entries.inspect(|entry| *bytes += entry.payload.len());
+        let (needed, poison) = reader.folder.take_in(&mut entries);
         let ids: Vec<&str> = needed.iter().map(String::as_str).collect();
         let found = if ids.is_empty() {
             vec![]
@@ -316,97 +300,7 @@ impl Runner {
             self.means.database().get(&self.collection(), &ids).await?
         };
         reader.folder.fold(needed, &found)?;
-        reader.bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
         Ok(poison)
-    }
-
-    fn collection(&self) -> Text {
-        collection(&self.id, self.means.projection.collection(), &self.tag)
-    }
-
-    fn write(&self, folded: Folded) -> Write {
-        let collection = self.collection();
-        match folded {
-            Folded::Put(id, sort, body) => {
-                let sort = sort.map(|sort| Sort::Text(sort.into()));
-                Write::Put { collection, id: id.into(), sort, body: body.into() }
-            }
-            Folded::Delete(id) => Write::Delete { collection, id: id.into() },
-            Folded::Sql(statement) => Write::Run(statement),
-        }
-    }
-
-    /// Commits what is unwritten with the checkpoint; false where somebody else changed it, or
-    /// the projection's generations.
-    async fn store(
-        &self,
-        reader: &mut Reader,
-        lease: &str,
-        marks: bool,
-        paused: Option<&Paused>,
-    ) -> Result<bool> {
-        let mut checkpoint = reader.checkpoint.clone();
-        let folded = reader.folder.write(&mut checkpoint.digest)?;
-        checkpoint.position = reader.at;
-        checkpoint.paused = paused.map(|paused| paused.why.clone());
-        checkpoint.unreadable = paused.filter(|paused| !paused.gone).map(|paused| paused.at);
-        checkpoint.gone = paused.filter(|paused| paused.gone).map(|paused| paused.at);
-        checkpoint.time = Some(self.means.clock().now());
-        if marks {
-            checkpoint.mark(reader.at);
-        }
-        let mut writes: Vec<_> = folded.into_iter().map(|folded| self.write(folded)).collect();
-        let (collection, id) = (Text::from(names::CHECKPOINTS), self.name());
-        let body = serde_json::to_vec(&checkpoint)?.into();
-        let put = Write::Put { collection: collection.clone(), id: id.clone(), sort: None, body };
-        writes.push(put);
-        let generations = Condition::Document {
-            collection: names::PROJECTIONS.into(),
-            id: self.id.clone(),
-            expected: Some(reader.generations.1),
-        };
-        let conditions = vec![
-            Condition::Document { collection, id, expected: reader.version },
-            generations,
-            Condition::Lease { name: lease.into(), epoch: reader.epoch },
-        ];
-        match self.means.committer.commit(Commit { conditions, writes }).await {
-            Ok(_) => {
-                reader.version = Some(reader.version.unwrap_or_default().next());
-                reader.checkpoint = checkpoint;
-                reader.bytes = 0;
-                reader.stored_at = self.means.clock().elapsed();
-                saw(&self.seen, reader.at);
-                Ok(true)
-            }
-            Err(CommitError::Rejected(error) | CommitError::Failed(error)) => Err(error),
-            Err(CommitError::Sql(failure)) => self.sql_failed(reader, lease, &failure).await,
-            Err(_) => Ok(false),
-        }
-    }
-
-    /// Of several entries the one whose SQL fails is looked for; by itself it pauses the projection
-    /// where it fails for good, and is tried again else.
-    async fn sql_failed(
-        &self,
-        reader: &mut Reader,
-        lease: &str,
-        failure: &Failure,
-    ) -> Result<bool> {
-        if !reader.is_careful() {
-            reader.careful_until = reader.at;
-            return Ok(false);
-        }
-        let why = format!("position {}: {failure}", reader.at);
-        if failure.class != Class::Permanent {
-            return Err(Error::unavailable(why));
-        }
-        tracing::error!(projection = %self.name(), why, "paused");
-        let paused = Paused { at: reader.at, gone: false, why };
-        reader.at = Position(reader.at.0 - 1);
-        // Nothing is unwritten any more, so no SQL can fail in it.
-        Box::pin(self.store(reader, lease, false, Some(&paused))).await?;
-        Ok(false)
     }
 
     async fn idle(&self, at: Position) {

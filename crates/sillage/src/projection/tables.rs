@@ -8,7 +8,7 @@ use super::{
 use sillage_core::{
     DecodeError, Effect, Effects, Event, Recorded, Result, Statement, Stored, Text,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 /// Events folded at once: others wait for a commit with the SQL of all of them.
 const PAGE: usize = 64;
@@ -99,7 +99,7 @@ impl AnyProjection for SqlProjection {
     fn errors(&self) -> Vec<String> {
         self.errors.clone()
     }
-    fn folder(&self) -> Box<dyn Folder> {
+    fn folder(&self, _begins: bool) -> Box<dyn Folder> {
         Box::new(Statements { folds: self.folds.clone(), unwritten: vec![] })
     }
     fn writes_tables(&self) -> bool {
@@ -127,18 +127,21 @@ impl Statements {
 }
 
 impl Folder for Statements {
-    fn page(&self) -> usize {
-        PAGE
+    fn pages(&self) -> RangeInclusive<usize> {
+        PAGE..=PAGE
     }
 
     fn is_full(&self) -> bool {
         self.unwritten.len() >= PAGE
     }
 
-    fn take_in(&mut self, entries: &[Recorded]) -> (Vec<String>, Option<Poison>) {
+    fn take_in(
+        &mut self,
+        entries: &mut dyn Iterator<Item = Recorded>,
+    ) -> (Vec<String>, Option<Poison>) {
         for entry in entries {
             let before = self.unwritten.len();
-            if let Err(why) = self.fold_one(entry) {
+            if let Err(why) = self.fold_one(&entry) {
                 self.unwritten.truncate(before);
                 return (vec![], Some(Poison { position: entry.position, why }));
             }
