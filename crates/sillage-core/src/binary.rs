@@ -212,7 +212,7 @@ const KNOWN: usize = 1024;
 /// What headers said, as far as they were read.
 #[derive(Default)]
 struct Said<'a> {
-    id: Option<Text>,
+    id: Option<&'a [u8]>,
     source: Option<Text>,
     name: Option<Text>,
     plain_name: Option<Text>,
@@ -229,13 +229,6 @@ struct Said<'a> {
 }
 
 impl HeaderReader {
-    /// Gives out texts of their own from now on. Those of one batch are counted by one thread after
-    /// the other; counted by two at the same time they would cost more than all else.
-    pub fn begin_batch(&mut self) {
-        self.known.clear();
-        (self.source, self.name) = (None, None);
-    }
-
     /// The message of these headers; `id` names one that has no id of its own.
     pub fn read<'a>(
         &mut self,
@@ -252,7 +245,7 @@ impl HeaderReader {
         {
             return message;
         }
-        let id = said.id.map_or_else(id, MessageId::new);
+        let id = said.id.and_then(text).map_or_else(id, MessageId::new);
         let key = found.key.or_else(|| said.partition_key.map(Bytes::copy_from_slice));
         if let Some(subject) = said.subject.filter(|subject| key.as_deref() != Some(subject)) {
             let value = Bytes::copy_from_slice(subject);
@@ -302,7 +295,7 @@ impl HeaderReader {
             said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
         };
         match self.field(place, name) {
-            Field::Id => said.id = text(value),
+            Field::Id => said.id = Some(value),
             Field::Source => said.source = again(&mut self.source, &mut self.known, value),
             Field::Name => said.name = again(&mut self.name, &mut self.known, value),
             Field::Time => said.time = moment(value).or(said.time),

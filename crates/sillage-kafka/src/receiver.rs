@@ -16,8 +16,9 @@ use crate::{
     settler::KafkaSettler,
 };
 use context::Context;
+use decode::Decoder;
 use jobs::Jobs;
-use outbox::Outbox;
+use outbox::{Item, Outbox};
 use poller::Poller;
 use rdkafka::{
     config::FromClientConfigAndContext as _,
@@ -122,7 +123,7 @@ pub(crate) async fn subscribe(
         .map_err(|error| Error::unavailable("no thread for receiving").because(error))?;
     let tie = Arc::new(Tie { line, outbox, left });
     let settler = Arc::new(KafkaSettler::new(tie.clone()));
-    Ok((Box::new(KafkaReceiver { tie }), settler))
+    Ok((Box::new(KafkaReceiver { tie, decoder: Decoder::default() }), settler))
 }
 
 fn consumer(
@@ -148,10 +149,19 @@ fn consumer(
 /// The receiving side of a subscription.
 pub(crate) struct KafkaReceiver {
     tie: Arc<Tie>,
+    decoder: Decoder,
 }
 
 impl Receiver for KafkaReceiver {
     fn next(&mut self) -> BoxFuture<'_, Result<Inbound>> {
-        Box::pin(self.tie.outbox.next())
+        Box::pin(async {
+            Ok(match self.tie.outbox.next().await? {
+                Item::Inbound(inbound) => inbound,
+                Item::Records(partition, records) => {
+                    let deliveries = self.decoder.read(&partition, &records);
+                    Inbound::Batch(partition, deliveries)
+                }
+            })
+        })
     }
 }

@@ -1,9 +1,9 @@
 //! What waits to be handed over by `next`.
 
-use super::Waker;
+use super::{Waker, decode::Records};
 use crate::{error, watch::lock};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Result};
+use sillage_core::{Error, ErrorKind, Inbound, Partition, Result};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
@@ -29,15 +29,16 @@ pub(crate) struct Outbox {
     waker: Arc<Waker>,
 }
 
-/// What waits, and about how much memory it holds.
-struct Item {
-    what: Result<Inbound>,
-    bytes: usize,
+/// What waits.
+pub(super) enum Item {
+    Inbound(Inbound),
+    /// Of which whoever takes them makes a batch.
+    Records(Partition, Records),
 }
 
 #[derive(Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: VecDeque<Result<Item>>,
     deliveries: usize,
     bytes: usize,
     /// The poller waits for room.
@@ -58,7 +59,7 @@ impl Outbox {
     }
 
     /// What comes next. Cancel-safe: what is taken is returned at once.
-    pub(super) async fn next(&self) -> Result<Inbound> {
+    pub(super) async fn next(&self) -> Result<Item> {
         loop {
             let tell_at = {
                 let mut state = lock(&self.state);
@@ -86,16 +87,14 @@ impl Outbox {
     }
 
     /// Hands over.
-    pub(super) fn push(&self, items: impl IntoIterator<Item = Inbound>) {
+    pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) {
         let mut state = lock(&self.state);
-        for what in items {
-            let mut size = 0;
-            if let Inbound::Batch(_, deliveries) = &what {
-                size = bytes(deliveries);
-                state.deliveries += deliveries.len();
-                state.bytes += size;
+        for item in items {
+            if let Item::Records(_, records) = &item {
+                state.deliveries += records.len();
+                state.bytes += records.size();
             }
-            state.items.push_back(Item { what: Ok(what), bytes: size });
+            state.items.push_back(Ok(item));
         }
         state.is_full |= state.deliveries >= HIGH || state.bytes >= HIGH_BYTES;
         drop(state);
@@ -110,11 +109,11 @@ impl Outbox {
     /// An error to be told; one at a time, as they repeat themselves.
     pub(super) fn fail(&self, error: Error) {
         let mut state = lock(&self.state);
-        if state.items.iter().any(|item| item.what.is_err()) {
+        if state.items.iter().any(Result::is_err) {
             tracing::debug!(target: "sillage_kafka", %error, "another error waits to be told");
             return;
         }
-        state.items.push_back(Item { what: Err(error), bytes: 0 });
+        state.items.push_back(Err(error));
         drop(state);
         self.ready.notify_one();
     }
@@ -126,10 +125,10 @@ impl Outbox {
             state.stopped.remove(partition);
         }
         let (mut deliveries, mut size) = (0, 0);
-        state.items.retain(|item| match &item.what {
-            Ok(Inbound::Batch(partition, batch)) if partitions.contains(partition) => {
-                deliveries += batch.len();
-                size += item.bytes;
+        state.items.retain(|item| match item {
+            Ok(Item::Records(partition, records)) if partitions.contains(partition) => {
+                deliveries += records.len();
+                size += records.size();
                 false
             }
             _ => true,
@@ -188,17 +187,12 @@ impl State {
         Some(Error::new(ErrorKind::Corrupt, why))
     }
 
-    fn pop(&mut self) -> Option<Result<Inbound>> {
-        let Item { what, bytes } = self.items.pop_front()?;
-        if let Ok(Inbound::Batch(_, deliveries)) = &what {
-            self.deliveries -= deliveries.len();
-            self.bytes -= bytes;
+    fn pop(&mut self) -> Option<Result<Item>> {
+        let item = self.items.pop_front()?;
+        if let Ok(Item::Records(_, records)) = &item {
+            self.deliveries -= records.len();
+            self.bytes -= records.size();
         }
-        Some(what)
+        Some(item)
     }
-}
-
-/// About how much memory they hold.
-fn bytes(deliveries: &[Delivery]) -> usize {
-    deliveries.iter().map(|delivery| delivery.message.size()).sum()
 }

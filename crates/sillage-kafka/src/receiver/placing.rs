@@ -3,6 +3,7 @@
 use super::{
     assignments::Phase,
     jobs::{At, Placed},
+    outbox::Item,
     poller::Poller,
 };
 use crate::{admin::list, error};
@@ -63,7 +64,7 @@ impl Poller {
         self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
         self.open(&opening);
         if !flowing.is_empty() {
-            self.outbox.push([Inbound::Assigned(flowing)]);
+            self.outbox.push([Item::Inbound(Inbound::Assigned(flowing))]);
         }
     }
 
@@ -112,7 +113,7 @@ impl Poller {
         let flowing: Vec<Partition> =
             placing.into_iter().filter(is_placed).filter(|p| self.assignments.placed(p)).collect();
         if !flowing.is_empty() {
-            self.outbox.push([Inbound::Assigned(flowing)]);
+            self.outbox.push([Item::Inbound(Inbound::Assigned(flowing))]);
         }
     }
 }

@@ -5,9 +5,9 @@ use super::{
     Command,
     assignments::{Assignments, Phase, offset},
     context::{Context, Event},
-    decode::Decoder,
+    decode::Records,
     jobs::Jobs,
-    outbox::Outbox,
+    outbox::{Item, Outbox},
 };
 use crate::{admin::list, error};
 use rdkafka::{
@@ -17,9 +17,8 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
 };
-use sillage_core::{Delivery, Error, ErrorKind, Inbound, Partition, Settled, Subscription, Text};
+use sillage_core::{Error, ErrorKind, Inbound, Partition, Settled, Subscription};
 use std::{
-    collections::VecDeque,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -39,7 +38,6 @@ pub(super) struct Poller {
     pub(super) outbox: Arc<Outbox>,
     pub(super) jobs: Jobs,
     pub(super) assignments: Assignments,
-    decoder: Decoder,
     /// The group waits to hear that these were taken.
     pub(super) arriving: Option<Vec<Partition>>,
     pub(super) gathered: Gathered,
@@ -52,10 +50,10 @@ pub(super) struct Poller {
     held: u32,
 }
 
-/// Deliveries of one turn, by place.
+/// Records of one turn, by place.
 #[derive(Default)]
 pub(super) struct Gathered {
-    batches: VecDeque<(usize, Vec<Delivery>)>,
+    batches: Vec<(usize, Records)>,
     /// The place of the last record: they come in runs. The topic by its address in the client,
     /// which is the same as long as a partition of it is assigned.
     pub(super) last: Option<(usize, i32, usize)>,
@@ -74,7 +72,6 @@ impl Poller {
             outbox,
             jobs,
             assignments: Assignments::default(),
-            decoder: Decoder::default(),
             arriving: None,
             gathered: Gathered::default(),
             stopped: 0,
@@ -96,8 +93,7 @@ impl Poller {
                 self.heed(event);
                 is_busy = true;
             }
-            let holds = self.holds();
-            if holds {
+            if self.holds() {
                 // No more than keeps the group informed: what it wants comes before what was
                 // fetched, which is out of date then.
                 self.gather(1);
@@ -105,7 +101,7 @@ impl Poller {
                 is_busy |= self.gather(BATCH);
                 self.hand_over();
             }
-            self.tend(holds);
+            self.tend();
             if !is_busy {
                 self.rest();
             }
@@ -164,7 +160,7 @@ impl Poller {
                 let draining = self.assignments.revoke(partitions);
                 self.forget(&draining);
                 if !draining.is_empty() {
-                    self.outbox.push([Inbound::Revoked(draining)]);
+                    self.outbox.push([Item::Inbound(Inbound::Revoked(draining))]);
                 }
             }
             Event::Committed { partitions, error: None } => {
@@ -193,7 +189,7 @@ impl Poller {
     }
 
     /// What has to be looked at in each turn.
-    fn tend(&mut self, holds: bool) {
+    fn tend(&mut self) {
         if !self.subscription.broadcast && self.consumer.assignment_lost() {
             self.lose();
         }
@@ -201,7 +197,8 @@ impl Poller {
             self.give_back(&returned);
         }
         self.place_again();
-        if !holds {
+        // Asked again: what was handed over may have been the last that there was room for.
+        if !self.holds() {
             let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
             self.on_list(&pause, Position::Invalid, "pausing", BaseConsumer::pause);
             self.on_list(&resume, Position::Invalid, "resuming", BaseConsumer::resume);
@@ -250,7 +247,7 @@ impl Poller {
                 partitions = lost.len(),
                 "partitions are another member's already: this one did not answer for too long"
             );
-            self.outbox.push([Inbound::Lost(lost)]);
+            self.outbox.push([Item::Inbound(Inbound::Lost(lost))]);
         }
     }
 
@@ -291,7 +288,6 @@ impl Poller {
         let consumer = self.consumer.clone();
         let calls = consumer.context().calls();
         let mut count = 0;
-        self.decoder.begin_batch();
         while count < most {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => self.take(&record),
@@ -306,8 +302,8 @@ impl Poller {
     fn hand_over(&mut self) {
         let batches = self.gathered.batches.drain(..);
         let assignments = &mut self.assignments;
-        let batches: Vec<Inbound> = batches
-            .map(|(place, batch)| Inbound::Batch(assignments.place(place).partition.clone(), batch))
+        let batches: Vec<Item> = batches
+            .map(|(place, batch)| Item::Records(assignments.place(place).partition.clone(), batch))
             .collect();
         if !batches.is_empty() {
             self.outbox.push(batches);
@@ -329,22 +325,14 @@ impl Poller {
             return;
         }
         let batches = &mut self.gathered.batches;
-        let begun = batches.iter_mut().rev().find(|(number, _)| *number == place);
-        let (batch, topic) = match begun {
-            Some((_, batch)) => {
-                let topic = batch.first().and_then(|first| first.message.topic.clone());
-                (Some(batch), topic)
-            }
-            None => (None, None),
-        };
-        // Of the batch's own, as all its texts.
-        let topic =
-            topic.unwrap_or_else(|| Text::from(&*self.assignments.place(place).partition.topic));
-        let delivery = Delivery { offset, message: Arc::new(self.decoder.read(record, &topic)) };
-        match batch {
-            Some(batch) => batch.push(delivery),
-            None => batches.push_back((place, vec![delivery])),
-        }
+        let last = batches.iter().rposition(|(number, _)| *number == place);
+        let begun = last.filter(|last| !batches[*last].1.is_full()).unwrap_or_else(|| {
+            let like = last.or(batches.len().checked_sub(1)).map(|other| &batches[other].1);
+            let fresh = like.map(Records::like).unwrap_or_default();
+            batches.push((place, fresh));
+            batches.len() - 1
+        });
+        batches[begun].1.push(offset, record);
     }
 
     fn place_of(&mut self, record: &BorrowedMessage<'_>) -> Option<usize> {

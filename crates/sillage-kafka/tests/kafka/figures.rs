@@ -6,7 +6,10 @@ use metrics::{
     Unit,
 };
 use sillage_kafka::Kafka;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use tokio::sync::watch;
 
 /// The last value of each metric, by its name and labels.
@@ -41,6 +44,17 @@ impl GaugeFn for Value {
 }
 
 impl Values {
+    /// What all tests of this process record in.
+    fn installed() -> Values {
+        static ALL: OnceLock<Values> = OnceLock::new();
+        let install = || {
+            let values = Values::default();
+            metrics::set_global_recorder(values.clone()).unwrap();
+            values
+        };
+        ALL.get_or_init(install).clone()
+    }
+
     fn of(&self, key: &Key) -> Arc<Value> {
         let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
         Arc::new(Value(self.clone(), key.name().to_owned() + &labels.collect::<String>()))
@@ -72,8 +86,7 @@ impl Recorder for Values {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_queues_and_lag_are_metrics() {
     let Some(url) = url_with("rdkafka.statistics.interval.ms=50") else { return };
-    let values = Values::default();
-    metrics::set_global_recorder(values.clone()).unwrap();
+    let values = Values::installed();
     let kafka = Kafka::connect(&url).await.unwrap();
     let (topic, consumer) = (unique("topic"), unique("consumer"));
     make(&kafka, &topic, 1).await;
@@ -89,5 +102,31 @@ async fn messages_queues_and_lag_are_metrics() {
     values.until(&lag, |lag| lag < 0.5).await;
     publish(&kafka, &topic, "a", numbers(10..15)).await;
     values.until(&lag, |lag| (4.5..5.5).contains(&lag)).await;
+    member.close().await;
+}
+
+/// A member that takes less than there is makes the client wait, and fetch nothing a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_slow_member_is_fetched_once() {
+    const ALL: u64 = 60_000;
+    let Some(url) = url_with("rdkafka.statistics.interval.ms=50") else { return };
+    let values = Values::installed();
+    let kafka = Kafka::connect(&url).await.unwrap();
+    let (topic, consumer) = (unique("topic"), unique("consumer"));
+    make(&kafka, &topic, 1).await;
+    publish(&kafka, &topic, "a", numbers(0..1)).await;
+    // It has begun before: to begin takes finding one's place, and fetching from there again.
+    let mut member = Member::join(&kafka, &consumer, &topic).await;
+    member.take(1).await;
+    member.settle_all().await;
+    member.close().await;
+    publish(&kafka, &topic, "a", numbers(1..ALL + 1)).await;
+    let mut member = Member::join(&kafka, &consumer, &topic).await;
+    member.take(1).await;
+    let received = format!("sillage_kafka_messages_received_total client={consumer}");
+    values.until(&received, |count| count >= 10_000.0).await;
+    assert_eq!(member.take(60_000).await, numbers(1..ALL + 1).collect::<Vec<_>>());
+    values.until(&received, |count| count >= 60_000.0).await;
+    values.until(&received, |count| count < 60_001.0).await;
     member.close().await;
 }
