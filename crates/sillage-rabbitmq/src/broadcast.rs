@@ -4,7 +4,7 @@ use crate::{
     connection::{Link, Tap},
     error::{describe, interrupted},
     mailbox::{Addressed, Mailbox},
-    member::{Order, Task},
+    member::{Ended, Order, Task},
     reading::{Troubles, until_stopped},
     topology::{look, stream_name},
     wire::{self, Reader},
@@ -26,7 +26,6 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -78,13 +77,14 @@ impl Follower {
             };
             let tap = stream.tap().await?;
             stream.begun();
-            let task = Task { order, handle: tokio::spawn(stream.run(tap)) };
+            let (task, reading) = Task::new(order, stream.run(tap));
+            tokio::spawn(reading);
             follower.mailbox.with(|mail| mail.state.tasks.insert(topic, task));
         }
         Ok(follower)
     }
 
-    fn stop_all(&self) -> Vec<JoinHandle<()>> {
+    fn stop_all(&self) -> Vec<Ended> {
         let tasks = self.mailbox.with(|mail| {
             mail.close();
             std::mem::take(&mut mail.state.tasks)

@@ -123,7 +123,7 @@ use topology::Topology;
 /// A RabbitMQ server as a broker.
 ///
 /// Its methods must be awaited within a tokio runtime, on which its tasks run: a few for
-/// publishing, one for each open partition, and a thread of the client's for each connection. It
+/// publishing, one for each consumer, and a thread of the client's for each connection. It
 /// has one connection for questions and one for publishing, and each subscription has one, so that
 /// acknowledgements go on while the server is short of memory and reads no messages. Dropping it
 /// ends publishing; subscriptions go on.

@@ -6,14 +6,17 @@ use crate::{
     mailbox::{Addressed, Mail, Mailbox},
     reading,
 };
-use futures_util::future::join_all;
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use lapin::Channel;
-use sillage_core::{Delivery, Error, Inbound, Message, Offset, Partition, Result, Text};
+use sillage_core::{BoxFuture, Delivery, Error, Inbound, Message, Offset, Partition, Result, Text};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What a reading task is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +26,51 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// A task that reads, and its orders.
+/// What reads, and its orders.
 pub(crate) struct Task {
     pub(crate) order: watch::Sender<Order>,
-    pub(crate) handle: JoinHandle<()>,
+    end: Ended,
 }
 
+/// Resolves when it has ended.
+pub(crate) type Ended = oneshot::Receiver<()>;
+
 impl Task {
-    /// It closes its channel, and ends.
-    pub(crate) fn stop(self) -> JoinHandle<()> {
-        self.order.send_replace(Order::Stop);
-        self.handle
+    /// With what has to be driven to its end.
+    pub(crate) fn new(
+        order: watch::Sender<Order>,
+        reading: impl Future<Output = ()> + Send + 'static,
+    ) -> (Task, BoxFuture<'static, ()>) {
+        let (ended, end) = oneshot::channel();
+        let reading = Box::pin(async {
+            reading.await;
+            let _ = ended.send(());
+        });
+        (Task { order, end }, reading)
     }
+
+    /// It closes its channel, and ends.
+    pub(crate) fn stop(self) -> Ended {
+        self.order.send_replace(Order::Stop);
+        self.end
+    }
+}
+
+/// Drives the reading of all partitions in one task: what comes for several of them wakes it once,
+/// and a wake-up from the client's thread is dearer than a message.
+async fn drive(mut begun: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
+    let mut all = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            reading = begun.recv() => match reading {
+                Some(reading) => all.push(reading),
+                None => break,
+            },
+            Some(()) = all.next(), if !all.is_empty() => {}
+        }
+    }
+    // Nobody can open any more; what is open holds the member.
+    while all.next().await.is_some() {}
 }
 
 /// Shared by a member's receiver, its settler and its reading tasks.
@@ -42,6 +78,7 @@ pub(crate) struct Member {
     pub(crate) link: Link,
     pub(crate) mailbox: Mailbox<Slots>,
     partitions: HashSet<Partition>,
+    readings: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
 /// The open partitions.
@@ -81,9 +118,12 @@ impl Slots {
 }
 
 impl Member {
+    /// Within a tokio runtime.
     pub(crate) fn new(link: Link, consumer: Text, partitions: Vec<Partition>) -> Member {
         let mailbox = Mailbox::new(consumer, Slots::default());
-        Member { link, mailbox, partitions: partitions.into_iter().collect() }
+        let (readings, begun) = mpsc::unbounded_channel();
+        tokio::spawn(drive(begun));
+        Member { link, mailbox, partitions: partitions.into_iter().collect(), readings }
     }
 
     /// Begins to read a partition.
@@ -103,8 +143,9 @@ impl Member {
             let number = slots.tasks;
             let (order, orders) = watch::channel(Order::Flow);
             let queue = reading::Queue::new(self.clone(), partition.clone(), number, orders);
-            let task = Task { order, handle: tokio::spawn(queue.run()) };
+            let (task, reading) = Task::new(order, queue.run());
             slots.open.insert(partition.clone(), Slot { task, number, assignment: None });
+            let _ = self.readings.send(reading);
         });
         Ok(())
     }
@@ -122,7 +163,7 @@ impl Member {
     }
 
     /// Ends all reading; nothing more is told.
-    pub(crate) fn stop_all(&self) -> Vec<JoinHandle<()>> {
+    pub(crate) fn stop_all(&self) -> Vec<Ended> {
         let slots = self.mailbox.with(|mail| {
             mail.close();
             std::mem::take(&mut mail.state.open)

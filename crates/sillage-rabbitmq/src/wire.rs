@@ -163,7 +163,9 @@ impl Reader {
         properties: &BasicProperties,
         data: Vec<u8>,
     ) -> Message {
-        let mut headers = said_by_properties(properties);
+        let fields = properties.headers().as_ref().map_or(0, |table| table.inner().len());
+        let mut headers = Vec::with_capacity(PROPERTIES + fields);
+        said_by_properties(properties, &mut headers);
         let mut again = vec![];
         for (name, value) in properties.headers().iter().flatten() {
             let name = name.as_str();
@@ -176,24 +178,33 @@ impl Reader {
             }
         }
         headers.extend(again);
-        // Arrival stands in for what a message does not say: AMQP has no time of its own.
-        let arrival = Uuid::now_v7();
         let found = Found {
             topic: topic.clone(),
             key: None,
             payload: Some(Bytes::from(data)),
-            time: time_of(&arrival),
+            time: taken_at(properties),
         };
         let headers = headers.iter().map(|(name, value)| (*name, &**value));
-        self.0.read(headers, found, || MessageId::new(arrival.to_string()))
+        self.0.read(headers, found, || MessageId::new(Uuid::now_v7().to_string()))
     }
+}
+
+/// When it was published, or else when it arrived: AMQP has no time of its own. Arrival costs a call
+/// of the system's for each message.
+fn taken_at(properties: &BasicProperties) -> Timestamp {
+    // More would be no seconds, until the year 5138.
+    let seconds = properties.timestamp().filter(|seconds| *seconds < 100_000_000_000);
+    let micros = seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok());
+    micros.map_or_else(|| time_of(&Uuid::now_v7()), Timestamp::from_micros)
 }
 
 type Said<'a> = Vec<(&'a str, Cow<'a, [u8]>)>;
 
+/// So many properties say something.
+const PROPERTIES: usize = 6;
+
 /// What a foreign message says in its properties; headers come behind, and so count more.
-fn said_by_properties(properties: &BasicProperties) -> Said<'_> {
-    let mut said = vec![];
+fn said_by_properties<'a>(properties: &'a BasicProperties, said: &mut Said<'a>) {
     let texts = [
         ("ce_id", properties.message_id()),
         ("ce_type", properties.kind()),
@@ -212,7 +223,6 @@ fn said_by_properties(properties: &BasicProperties) -> Said<'_> {
     if let Some(text) = properties.content_type().as_ref().filter(|_| !has_type) {
         said.push(("content-type", Cow::Borrowed(text.as_str().as_bytes())));
     }
-    said
 }
 
 /// A header; of a list each value by itself.
