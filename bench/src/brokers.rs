@@ -17,9 +17,8 @@ use uuid::Uuid;
 const KEYS: u64 = 1_000;
 /// Partitions of their topic.
 const PARTITIONS: u32 = 12;
-/// Messages handed over at once, and batches of them that wait to be confirmed.
+/// Messages handed over at once.
 const BATCH: usize = 500;
-const IN_FLIGHT: usize = 16;
 
 /// About 230 bytes of JSON.
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]

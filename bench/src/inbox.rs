@@ -16,6 +16,8 @@ use uuid::Uuid;
 /// Rows of one statement of pgbench: as many as are handled at once here.
 const ROWS: u32 = 256;
 const PARTITIONS: u32 = 12;
+/// Messages that are not confirmed.
+const IN_FLIGHT: usize = 8_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Inbox {
@@ -63,7 +65,7 @@ pub(crate) async fn run(what: Inbox) {
     start(&database, &broker).await.drain().await;
     let mut ratios = vec![];
     for round in 0..what.rounds {
-        ours::publish(&*broker, &messages("bench", what.messages)).await;
+        ours::publish(&*broker, &messages("bench", what.messages), IN_FLIGHT).await;
         let ours = consume(&database, &broker, what.messages).await;
         let raw = bare(&what, &script);
         println!("round {round}: ours {ours:.0}/s, bare arrays of {ROWS} {raw:.0}/s");

@@ -40,6 +40,9 @@ const CONSUMER: [(&str, &str); 9] = [
     ("fetch.wait.max.ms", "250"),
 ];
 
+/// As many as the client's queue takes.
+const IN_FLIGHT: usize = 200_000;
+
 /// A message as a raw client gets it: all made before.
 struct Ready {
     key: Vec<u8>,
@@ -69,13 +72,16 @@ pub(crate) async fn run(what: &Brokers) {
     println!("  producer {PRODUCER:?}");
     println!("  consumer {CONSUMER:?}");
     println!("  (ours: auto.offset.reset=error with its own start, offsets stored by watermark)");
-    let all = messages("bench", what.messages);
+    println!("  (and of both at most {IN_FLIGHT} messages are not confirmed)");
+    let all = messages(&topic, what.messages);
     let made: Vec<_> = all.iter().map(ready).collect();
+    // A prefix would have each message copied, for another name of its topic.
+    let publisher = connect_broker(&what.broker).await.expect("Kafka is there").expect("a broker");
     let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
     for _ in 0..what.rounds {
         publishing.raw(false).push(publish(servers, &bare, &made, false));
         publishing.raw(true).push(publish(servers, &topic, &made, true));
-        publishing.ours.push(ours::publish(&*broker, &all).await);
+        publishing.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
     }
     publishing.print("publish", "rdkafka, no headers", "rdkafka, the same headers, made before");
     for round in 0..what.rounds {

@@ -1,7 +1,7 @@
 //! Our side: the broker port to publish, an app without a database to consume.
 
 use super::{
-    BATCH, IN_FLIGHT, Placed,
+    BATCH, Placed,
     meter::{Figure, Meter},
 };
 use sillage::{App, Broker, Consumer, Message, Service, State};
@@ -14,12 +14,12 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Publishes all and waits until each is confirmed.
-pub(crate) async fn publish(broker: &dyn Broker, messages: &[Arc<Message>]) -> Figure {
+/// Publishes all, at most so many unconfirmed, and waits until each is confirmed.
+pub(crate) async fn publish(broker: &dyn Broker, messages: &[Arc<Message>], most: usize) -> Figure {
     let meter = Meter::start();
     let mut waiting = VecDeque::new();
     for batch in messages.chunks(BATCH) {
-        if waiting.len() == IN_FLIGHT
+        if waiting.len() * BATCH >= most
             && let Some(first) = waiting.pop_front()
         {
             confirmed(first).await;

@@ -23,6 +23,8 @@ use uuid::Uuid;
 /// As `sillage-rabbitmq` has them.
 const CHANNELS: u32 = 4;
 const PREFETCH: u16 = 1_024;
+/// Messages that are not confirmed: on each channel a window of the raw client's.
+const IN_FLIGHT: usize = CHANNELS as usize * BATCH;
 /// Deliveries of a queue that one acknowledgement is for.
 const ACK: u64 = 256;
 const PERSISTENT: u8 = 2;
@@ -32,7 +34,7 @@ struct Ready {
     channel: usize,
     routing_key: String,
     payload: Vec<u8>,
-    headers: FieldTable,
+    properties: BasicProperties,
 }
 
 fn ready(message: &Arc<Message>) -> Ready {
@@ -45,7 +47,15 @@ fn ready(message: &Arc<Message>) -> Ready {
         channel: partition_of(key, CHANNELS) as usize,
         routing_key: format!("{}.{}", partition_of(key, PARTITIONS), message.name),
         payload: message.payload.to_vec(),
-        headers,
+        properties: BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_headers(headers)
+            .with_timestamp(u64::try_from(message.time.as_micros() / 1_000_000).unwrap_or(0))
+            .with_content_type("application/json".into())
+            .with_message_id(message.id.as_str().into())
+            .with_type((&*message.name).into())
+            .with_app_id((&*message.source).into())
+            .with_correlation_id((&*message.correlation_id).into()),
     }
 }
 
@@ -60,8 +70,11 @@ pub(crate) async fn run(what: &Brokers) {
     println!("RabbitMQ, {} messages a round; both sides:", what.messages);
     println!("  {CHANNELS} channels with confirms, persistent messages, mandatory");
     println!("  {PARTITIONS} quorum queues with single active consumer, prefetch {PREFETCH} each");
-    let all = messages("bench", what.messages);
+    let all = messages(&format!("{prefix}bench"), what.messages);
     let made: Vec<_> = all.iter().map(ready).collect();
+    // A prefix would have each message copied, for another name of its topic.
+    let publisher =
+        connect_broker(&what.broker).await.expect("RabbitMQ is there").expect("a broker");
     let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
     // The consumer's queues, without which nothing would be kept.
     ours::join(broker.clone(), "bench").await;
@@ -72,7 +85,7 @@ pub(crate) async fn run(what: &Brokers) {
             publishing.raw(headers).push(published);
             consuming.raw(headers).push(consumed);
         }
-        publishing.ours.push(ours::publish(&*broker, &all).await);
+        publishing.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
         consuming.ours.push(ours::consume(broker.clone(), "bench", what.messages).await);
     }
     raw.unmake().await;
@@ -153,10 +166,11 @@ impl Raw {
         for window in messages.chunks(BATCH) {
             let mut confirms = Vec::with_capacity(window.len());
             for message in window {
-                let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-                if headers {
-                    properties = properties.with_headers(message.headers.clone());
-                }
+                let properties = if headers {
+                    message.properties.clone()
+                } else {
+                    BasicProperties::default().with_delivery_mode(PERSISTENT)
+                };
                 let sent = channel.basic_publish(
                     (&*self.exchange).into(),
                     (&*message.routing_key).into(),
