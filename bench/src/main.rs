@@ -4,8 +4,6 @@
 #[cfg(any(feature = "kafka", feature = "rabbitmq"))]
 mod brokers;
 mod commit;
-#[cfg(feature = "postgres")]
-mod counting;
 mod dispatch;
 mod execute;
 #[cfg(all(feature = "postgres", any(feature = "kafka", feature = "rabbitmq")))]

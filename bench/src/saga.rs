@@ -122,8 +122,9 @@ async fn postgres(url: &str) -> Place {
     crate::postgres::psql(url, "DROP SCHEMA IF EXISTS sillage_bench_saga CASCADE");
     let mark = if url.contains('?') { '&' } else { '?' };
     let url = format!("{url}{mark}schema=sillage_bench_saga");
-    let database = crate::counting::Counting::new(sillage::connect(&url).await.expect("connects"));
-    (database.clone(), Box::new(move || database.batches()))
+    let database = sillage::postgres::Postgres::connect(&url, Arc::new(SystemClock)).await;
+    let database = Arc::new(database.expect("connects"));
+    (database.clone(), Box::new(move || database.durable_writes()))
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -445,6 +445,22 @@ pub trait Database: Send + Sync + 'static {
     /// log has grown by so much that a reader there should move its place: a hint; callers poll as
     /// well.
     fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()>;
+
+    /// Waits as [`Database::changed`] does, for those who follow the log: with the next page, where it
+    /// is in memory; else they read. What was committed a moment ago may be missing in it, and comes
+    /// with the one after it.
+    fn next<'a>(
+        &'a self,
+        after: Position,
+        filter: &'a Filter,
+        _max: usize,
+    ) -> BoxFuture<'a, Option<Page>> {
+        let changed = self.changed(after, filter);
+        Box::pin(async {
+            changed.await;
+            None
+        })
+    }
 }
 
 /// A database's own transaction. Dropped without a commit, it is rolled back.

@@ -288,6 +288,19 @@ impl Database for Postgres {
     }
 
     fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
-        Box::pin(self.tail.wait(Waiting::new(position, filter.clone())))
+        let wait = self.tail.wait(Waiting::new(position, filter.clone()));
+        Box::pin(async {
+            let _told = wait.await;
+        })
+    }
+
+    fn next<'a>(
+        &'a self,
+        after: Position,
+        filter: &'a Filter,
+        max: usize,
+    ) -> BoxFuture<'a, Option<Page>> {
+        let wait = self.tail.wait(Waiting::new(after, filter.clone()));
+        Box::pin(async move { self.readers.told(after, wait.await, filter, max) })
     }
 }

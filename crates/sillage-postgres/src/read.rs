@@ -98,11 +98,28 @@ impl Readers {
             trimmed_before = trimmed_before.max(read.1);
             read.0
         };
-        let through = match entries.last() {
-            Some(last) if entries.len() >= max => last.position,
-            _ => Position(if max == 0 { from } else { until.max(from) }),
-        };
+        let read = Position(if max == 0 { from } else { until.max(from) });
+        let through = through(&entries, max, read);
         Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
+    }
+
+    /// A page of what a reader was told, up to there, if it is in memory and nobody reads it in
+    /// this moment.
+    pub(crate) fn told(
+        &self,
+        after: Position,
+        told: Position,
+        filter: &Filter,
+        max: usize,
+    ) -> Option<Page> {
+        let recent = self.recent.try_lock().ok()?;
+        if !recent.has(after.0) || recent.through() < told.0 || max == 0 {
+            return None;
+        }
+        let entries = recent.read((after.0, told.0), filter, max);
+        let trimmed_before = Position(recent.trimmed_before());
+        let through = through(&entries, max, told.max(after));
+        Some(Page { entries, through, trimmed_before })
     }
 
     /// Entries at the end of the log, which one reads for all.
@@ -154,6 +171,14 @@ impl Readers {
         let Seen { last, stable, .. } = tail.ask().await?;
         let incarnation = self.run(|log, c| Box::pin(incarnation(log, c))).await?;
         Ok(Head { last: Position(last), stable: Position(stable), incarnation })
+    }
+}
+
+/// Up to where a page goes, of what was read up to there.
+fn through(entries: &[Recorded], max: usize, read: Position) -> Position {
+    match entries.last() {
+        Some(last) if entries.len() >= max => last.position,
+        _ => read,
     }
 }
 

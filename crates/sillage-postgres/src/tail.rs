@@ -19,7 +19,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ pub(crate) struct Tail {
     told: watch::Sender<Growth>,
     /// How many of them have found something since.
     woken: Arc<AtomicU32>,
+    /// Nobody waited when the task looked last.
+    rests: Arc<AtomicBool>,
     asks: mpsc::UnboundedSender<Ask>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
@@ -76,7 +78,7 @@ impl Tail {
         let (told, _) = watch::channel(Growth::default());
         let (asks, asked) = mpsc::unbounded_channel();
         let (look, tell) = (Arc::<Notify>::default(), Arc::<Notify>::default());
-        let woken = Arc::<AtomicU32>::default();
+        let (woken, rests) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
         let watcher = Watcher {
             log: log.clone(),
             clock: way.clock.clone(),
@@ -86,6 +88,7 @@ impl Tail {
             told: told.clone(),
             tired: (way.clock.elapsed(), Duration::ZERO),
             woken: woken.clone(),
+            rests: rests.clone(),
             look: look.clone(),
             held: None,
         };
@@ -94,7 +97,7 @@ impl Tail {
         }
         tokio::spawn(watcher.run(asked));
         tokio::spawn(notify(log, way, tell.clone(), asks.downgrade()));
-        Arc::new(Tail { told, woken, asks, look, tell })
+        Arc::new(Tail { told, woken, rests, asks, look, tell })
     }
 
     /// Where the log ends: at least all that was committed before this call.
@@ -111,19 +114,26 @@ impl Tail {
         self.tell.notify_one();
     }
 
-    /// Completes when there may be something stable for who waits.
-    pub(crate) fn wait(&self, mut waiting: Waiting) -> impl Future<Output = ()> + Send + use<> {
+    /// Completes when there may be something stable for who waits: up to where the log is known then.
+    pub(crate) fn wait(
+        &self,
+        mut waiting: Waiting,
+    ) -> impl Future<Output = Position> + Send + use<> {
         let (mut told, woken) = (self.told.subscribe(), self.woken.clone());
-        // Where others wait already, the task is looking.
-        if self.told.receiver_count() == 1 {
+        // Where others wait already, the task is looking. It has looked whether somebody waits after
+        // it said that it rests, or finds out here.
+        fence(Ordering::SeqCst);
+        if self.rests.swap(false, Ordering::SeqCst) {
             self.look.notify_one();
         }
         async move {
-            if told.wait_for(|growth| waiting.is_over(growth)).await.is_err() {
+            let told = told.wait_for(|growth| waiting.is_over(growth)).await;
+            let Ok(told) = told.map(|growth| growth.through()) else {
                 // The database handle is gone; nothing changes any more.
-                std::future::pending::<()>().await;
-            }
+                return std::future::pending().await;
+            };
             woken.fetch_add(1, Ordering::Relaxed);
+            told
         }
     }
 }
@@ -141,6 +151,8 @@ struct Watcher {
     tired: (Duration, Duration),
     /// How many readers were woken since.
     woken: Arc<AtomicU32>,
+    /// Nobody waited when it looked last.
+    rests: Arc<AtomicBool>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
     look: Arc<Notify>,
     /// Since when something is held back, or was named last.
@@ -155,24 +167,26 @@ impl Watcher {
         // There is something to tell, or may be.
         let mut is_wanted = false;
         loop {
-            let is_waited_for = self.told.receiver_count() > 0;
+            let is_waited_for = self.is_waited_for();
+            let mut has_moved = is_wanted;
             tokio::select! {
                 biased;
                 count = asked.recv_many(&mut waiting, usize::MAX) => if count == 0 { return },
                 () = self.look.notified(), if !is_wanted => {
                     pause = first;
                     // Where nobody waits, whoever begins to wait says so.
-                    let is_waited_for = self.told.receiver_count() > 0;
+                    let is_waited_for = self.is_waited_for();
                     is_wanted = is_waited_for && !self.rest().is_zero();
                     if is_wanted || !is_waited_for {
                         continue;
                     }
+                    has_moved = true;
                 }
                 () = self.clock.sleep(self.rest()), if is_wanted => {}
                 () = self.clock.sleep(pause), if is_waited_for => pause = (pause * 2).min(most),
             }
             let before = self.seen;
-            let read = self.read().await;
+            let read = self.read(has_moved).await;
             if read.is_ok() {
                 if self.seen.last != before.last {
                     pause = first;
@@ -193,6 +207,16 @@ impl Watcher {
                 });
             }
         }
+    }
+
+    /// Whether somebody waits; else the next one that does says so.
+    fn is_waited_for(&self) -> bool {
+        if self.told.receiver_count() > 0 {
+            return true;
+        }
+        self.rests.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.told.receiver_count() > 0
     }
 
     /// For how long nobody may be woken; nothing shorter than a timer can tell.
@@ -246,8 +270,8 @@ impl Watcher {
         recent.has(after.0).then(|| recent.appended(after.0))
     }
 
-    async fn read(&mut self) -> Result<()> {
-        let before = self.seen;
+    async fn read(&mut self, has_moved: bool) -> Result<()> {
+        let before = (!has_moved).then_some(self.seen);
         let read = self.on_link(async |log, c| look(log, c, before).await).await;
         let read = read.map_err(|error| describe(&self.log.place, error));
         let now = match read {
@@ -318,17 +342,24 @@ impl Watcher {
     }
 }
 
-/// Reads where the log ends, given what was seen before.
-async fn look(log: &Log, connection: &mut PgConnection, before: Seen) -> sqlx::Result<Seen> {
-    let row = log.query(&log.sql.seen).bind(log.sequence).fetch_one(&mut *connection).await?;
-    let last = unsigned(&row, 0)?;
-    let (trimmed_before, rewritten) = (unsigned(&row, 1)?, unsigned(&row, 2)?);
-    if last == before.last && before.stable == last {
-        return Ok(Seen { trimmed_before, rewritten, ..before });
+/// Reads where the log ends; where it is likely that nothing has moved, given what was seen before.
+async fn look(
+    log: &Log,
+    connection: &mut PgConnection,
+    before: Option<Seen>,
+) -> sqlx::Result<Seen> {
+    if let Some(before) = before {
+        let query = log.query(&log.sql.seen).bind(log.sequence);
+        let row = query.fetch_one(&mut *connection).await?;
+        if unsigned(&row, 0)? == before.last && before.stable == before.last {
+            let (trimmed_before, rewritten) = (unsigned(&row, 1)?, unsigned(&row, 2)?);
+            return Ok(Seen { trimmed_before, rewritten, ..before });
+        }
     }
     let query = log.query(&log.sql.stable).bind(log.oid).bind(log.sequence);
     let row = query.fetch_one(connection).await?;
     let (last, stable) = (unsigned(&row, 0)?, unsigned(&row, 1)?);
+    let (trimmed_before, rewritten) = (unsigned(&row, 2)?, unsigned(&row, 3)?);
     Ok(Seen { last, stable, trimmed_before, rewritten })
 }
 

@@ -104,10 +104,17 @@ impl LogReceiver {
             if self.end != Some(from) && self.read(from).await? {
                 continue;
             }
+            let at = from.max(self.scanned);
+            let next = self.database.next(at, &self.filter, PAGE);
             tokio::select! {
                 biased;
                 () = self.slots.notify.notified() => {}
-                () = self.database.changed(from.max(self.scanned), &self.filter) => self.end = None,
+                page = next => {
+                    self.end = None;
+                    if let Some(page) = page.filter(|_| at == from) {
+                        self.take(from, page)?;
+                    }
+                }
             }
         }
     }
@@ -200,7 +207,11 @@ impl LogReceiver {
         if read_from != from {
             return Ok(true);
         }
-        let page = page?;
+        self.take(from, page?)
+    }
+
+    /// Hands over a page behind `from`; false where there was nothing new.
+    fn take(&mut self, from: Position, page: Page) -> Result<bool> {
         self.lost(page.trimmed_before)?;
         if page.through <= from {
             self.scanned = from;
