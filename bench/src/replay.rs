@@ -17,8 +17,10 @@ use uuid::Uuid;
 /// Entries of one order, and orders that are under way at once.
 const STEPS: u32 = 10;
 const ORDERS: u32 = 64;
-/// Entries of a batch, and rows that the raw side reads or writes at once: as ours.
+/// Entries of a batch that is appended.
 const BATCH: u32 = 1_000;
+/// Rows that the raw side reads and writes at once: as ours.
+const READ: i64 = 4_000;
 const WRITTEN: usize = 2_000;
 
 #[derive(clap::Args)]
@@ -32,6 +34,9 @@ pub(crate) struct Replay {
     /// Interleaved rounds.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// Leave the events there for the next run, and use those that are there.
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
@@ -55,18 +60,25 @@ struct Order {
 }
 
 pub(crate) async fn run(what: Replay) {
-    psql(&what.database, "DROP SCHEMA IF EXISTS sillage_replay CASCADE");
+    let drop = || psql(&what.database, "DROP SCHEMA IF EXISTS sillage_replay CASCADE");
+    if !what.keep {
+        drop();
+    }
     let mark = if what.database.contains('?') { '&' } else { '?' };
     let url = format!("{}{mark}schema=sillage_replay", what.database);
     let database = connect(&url).await.expect("connects");
-    let last = fill(&*database, what.events).await;
+    let last = match database.head().await.expect("a head").last {
+        Position(0) => fill(&*database, what.events).await,
+        there => there,
+    };
     let mut raw = PgConnection::connect(&what.database).await.expect("connects");
-    let (mut ratios, mut before) = (vec![], 0);
+    let mut ratios = vec![];
     for round in 0..what.rounds {
-        let ours = project(&database, round, last).await;
-        let all = written(&mut raw).await;
-        let written = all - before;
-        before = all;
+        // Views of one document share a collection: each begins with none.
+        let none = sqlx::query("TRUNCATE sillage_replay.documents").execute(&mut raw).await;
+        none.expect("no documents");
+        let ours = project(&database, last).await;
+        let written = written(&mut raw).await;
         let (read, events) = scan(&mut raw).await;
         assert_eq!(events, what.events, "all are read");
         let wrote = upsert(&mut raw, written).await;
@@ -79,7 +91,9 @@ pub(crate) async fn run(what: Replay) {
     }
     ratios.sort_by(f64::total_cmp);
     println!("replay: raw to ours {:.2}", ratios[ratios.len() / 2]);
-    psql(&what.database, "DROP SCHEMA IF EXISTS sillage_replay CASCADE");
+    if !what.keep {
+        drop();
+    }
 }
 
 /// Appends all events, and says where the last is.
@@ -121,9 +135,8 @@ fn append(number: u32) -> Write {
 }
 
 /// A new view from the beginning of the log to its end.
-async fn project(database: &Arc<dyn Database>, round: u32, last: Position) -> Duration {
-    let name: &'static str = format!("orders-{round}").leak();
-    let projection = Projection::<Order>::new(name, 1).on::<Moved>(|order, moved| {
+async fn project(database: &Arc<dyn Database>, last: Position) -> Duration {
+    let projection = Projection::<Order>::new("orders", 1).on::<Moved>(|order, moved| {
         order.id.clone_from(&moved.order_id);
         order.steps += 1;
         order.total += moved.total;
@@ -141,7 +154,7 @@ async fn project(database: &Arc<dyn Database>, round: u32, last: Position) -> Du
     took
 }
 
-/// How many documents all views have written: each write counts its version up.
+/// How many documents the view has written: each write counts its version up.
 async fn written(raw: &mut PgConnection) -> usize {
     let sum = "SELECT coalesce(sum(version), 0)::bigint FROM sillage_replay.documents WHERE id LIKE \
                'order-%'";
@@ -153,7 +166,7 @@ async fn scan(raw: &mut PgConnection) -> (Duration, u32) {
     let page = "SELECT * FROM sillage_replay.log WHERE position > $1 ORDER BY position LIMIT $2";
     let (start, mut at, mut events) = (Instant::now(), 0_i64, 0);
     loop {
-        let rows = sqlx::query(page).bind(at).bind(i64::from(BATCH)).fetch_all(&mut *raw);
+        let rows = sqlx::query(page).bind(at).bind(READ).fetch_all(&mut *raw);
         let rows = rows.await.expect("a page");
         for row in &rows {
             at = row.get("position");

@@ -20,9 +20,9 @@ pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A count read back.
+/// A count read back. Here and below columns have the types that our statements give them.
 pub(crate) fn unsigned(row: &PgRow, column: usize) -> sqlx::Result<u64> {
-    let number: i64 = row.try_get(column)?;
+    let number: i64 = row.try_get_unchecked(column)?;
     u64::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
@@ -32,50 +32,81 @@ pub(crate) fn limit(max: usize) -> i64 {
 }
 
 pub(crate) fn text(row: &PgRow, column: usize) -> sqlx::Result<Text> {
-    row.try_get::<&str, _>(column).map(Text::from)
+    row.try_get_unchecked::<&str, _>(column).map(Text::from)
 }
 
 pub(crate) fn optional_text(row: &PgRow, column: usize) -> sqlx::Result<Option<Text>> {
-    row.try_get::<Option<&str>, _>(column).map(|text| text.map(Text::from))
+    row.try_get_unchecked::<Option<&str>, _>(column).map(|text| text.map(Text::from))
 }
 
 fn bytes(row: &PgRow, column: usize) -> sqlx::Result<Bytes> {
-    row.try_get::<&[u8], _>(column).map(Bytes::copy_from_slice)
+    row.try_get_unchecked::<&[u8], _>(column).map(Bytes::copy_from_slice)
 }
 
-/// A row of the log, in the order of its columns.
-pub(crate) fn recorded(row: &PgRow) -> sqlx::Result<Recorded> {
+/// Texts that many entries of a page share, and only those of that page: another thread that drops
+/// them counts alone.
+#[derive(Default)]
+struct Texts(Vec<Text>);
+
+impl Texts {
+    /// How many are remembered: looking for one costs less than making it.
+    const MOST: usize = 16;
+
+    fn shared(&mut self, text: &str) -> Text {
+        if let Some(known) = self.0.iter().find(|known| &***known == text) {
+            return known.clone();
+        }
+        let text = Text::from(text);
+        if self.0.len() < Texts::MOST {
+            self.0.push(text.clone());
+        }
+        text
+    }
+}
+
+/// A row of the log, in the order of its columns; `None` for one that is there only for what stands
+/// behind those.
+fn recorded(row: &PgRow, texts: &mut Texts) -> sqlx::Result<Option<Recorded>> {
+    if row.try_get_unchecked::<Option<i64>, _>(0)?.is_none() {
+        return Ok(None);
+    }
     let stream = match optional_text(row, 1)? {
         Some(name) => Some((name, Version(unsigned(row, 2)?))),
         None => None,
     };
-    let version: i64 = row.try_get(6)?;
-    let key: Option<&[u8]> = row.try_get(8)?;
+    let version: i64 = row.try_get_unchecked(6)?;
+    let key: Option<&[u8]> = row.try_get_unchecked(8)?;
+    let id = text(row, 4)?;
+    // The first message of a flow gave it its name.
+    let correlation_id = row.try_get_unchecked::<&str, _>(10).map(|text| match text {
+        first if first == &*id => id.clone(),
+        other => other.into(),
+    });
     let message = Message {
-        source: text(row, 3)?,
-        id: MessageId::new(text(row, 4)?),
-        name: text(row, 5)?,
+        source: texts.shared(row.try_get_unchecked(3)?),
+        id: MessageId::new(id),
+        name: texts.shared(row.try_get_unchecked(5)?),
         version: u32::try_from(version).map_err(|error| sqlx::Error::Decode(error.into()))?,
-        topic: optional_text(row, 7)?,
+        topic: row.try_get_unchecked::<Option<&str>, _>(7)?.map(|topic| texts.shared(topic)),
         key: key.map(|key| Key::from_bytes(Bytes::copy_from_slice(key))),
-        time: Timestamp::from_micros(row.try_get(9)?),
-        correlation_id: text(row, 10)?,
+        time: Timestamp::from_micros(row.try_get_unchecked(9)?),
+        correlation_id: correlation_id?,
         causation_id: optional_text(row, 11)?.map(MessageId::new),
         operation_id: optional_text(row, 12)?,
         traceparent: optional_text(row, 13)?,
-        headers: headers(row.try_get(14)?)?,
+        headers: headers(row.try_get_unchecked(14)?)?,
         payload: bytes(row, 15)?,
     };
-    Ok(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message)))
+    Ok(Some(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message))))
 }
 
 /// How many columns an entry has.
 pub(crate) const ENTRY: usize = 16;
 
-/// Rows of the log; one that is there for what stands behind an entry's columns has none.
+/// Rows of the log.
 pub(crate) fn entries(rows: &[PgRow]) -> sqlx::Result<Vec<Recorded>> {
-    let is_there = |row: &&PgRow| !matches!(row.try_get::<Option<i64>, _>(0), Ok(None));
-    rows.iter().filter(is_there).map(recorded).collect()
+    let mut texts = Texts::default();
+    rows.iter().filter_map(|row| recorded(row, &mut texts).transpose()).collect()
 }
 
 /// A row of the documents: id, version, sort key, body.
