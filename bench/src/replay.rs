@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::runtime;
 use uuid::Uuid;
 
 /// Entries of one order, and orders that are under way at once.
@@ -59,7 +60,14 @@ struct Order {
     note: String,
 }
 
+/// On a runtime as a service has it.
 pub(crate) async fn run(what: Replay) {
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let measured = tokio::task::spawn_blocking(move || runtime.block_on(measure(what)));
+    measured.await.expect("it is measured");
+}
+
+async fn measure(what: Replay) {
     let drop = || psql(&what.database, "DROP SCHEMA IF EXISTS sillage_replay CASCADE");
     if !what.keep {
         drop();
