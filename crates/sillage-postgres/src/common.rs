@@ -31,7 +31,7 @@ pub(crate) struct Common<'c> {
     ends: Vec<usize>,
 }
 
-/// A document, which is put or goes.
+/// A document, which is put, goes or has to stay as it is.
 #[derive(Default)]
 struct Document<'c> {
     /// The version it has; `None`: any.
@@ -71,10 +71,10 @@ impl<'c> Common<'c> {
             keys(commit).all(decides).then_some(())?;
             batch.ends.push(batch.entries.len());
         }
-        // What is only asked about is nothing to write.
+        // A stream that is only asked about has no version to write, an absent document no row to hold.
         let grow = batch.streams.values().all(|(version, next)| next > version);
-        let change = batch.documents.values().all(|document| document.puts > 0 || document.goes);
-        (grow && change && !batch.forgets_what_it_decides()).then_some(batch)
+        let hold = batch.documents.values().all(|d| d.puts > 0 || d.goes || d.version != Some(0));
+        (grow && hold && !batch.forgets_what_it_decides()).then_some(batch)
     }
 
     fn forgets_what_it_decides(&self) -> bool {
@@ -184,28 +184,32 @@ impl<'c> Common<'c> {
         let streams: Vec<_> = self.streams.keys().copied().collect();
         let (versions, next): (Vec<_>, Vec<_>) =
             self.streams.values().map(|(version, next)| (signed(*version), signed(*next))).unzip();
-        let query = log
-            .query(&log.sql.common)
-            .bind(leases)
-            .bind(epochs)
-            .bind(streams)
-            .bind(versions)
-            .bind(next);
-        let query = self.bind_deliveries(self.bind_documents(query));
+        // Each part of a statement costs the server time, also where it has nothing to do.
+        let only_appends =
+            self.documents.is_empty() && self.forgotten.is_empty() && self.entries.len() > 0;
+        let sql = if only_appends { &log.sql.append } else { &log.sql.common };
+        let query =
+            log.query(sql).bind(leases).bind(epochs).bind(streams).bind(versions).bind(next);
+        let query = self.bind_decided(query);
+        let query = if only_appends { query } else { self.bind_documents(query) };
         let query = self.entries.bind(query).bind(log.oid).bind(log.sequence);
         let rows = query.fetch_all(connection).await?;
-        let head = rows.first().map_or(Ok(0), |row| unsigned(row, 1))?;
         let positions =
             if self.entries.len() > 0 { positions(&rows, self.entries.len())? } else { vec![] };
         // One without entries comes after the entry before it.
+        let head = match positions.first() {
+            Some(first) => first.saturating_sub(1),
+            None => rows.first().map_or(Ok(0), |row| unsigned(row, 1))?,
+        };
         let before = |end: usize| end.checked_sub(1).map_or(head, |last| positions[last]);
         Ok(self.ends.iter().map(|end| Committed { position: Position(before(*end)) }).collect())
     }
 
-    /// As seven arguments.
+    /// As ten arguments, with up to where inbox rows are forgotten.
     fn bind_documents(&self, query: Bound) -> Bound {
         let names = || self.documents.keys();
         let all = || self.documents.values();
+        let forgotten = || self.forgotten.iter();
         let text = |sort: Option<&'c Sort>| match sort {
             Some(Sort::Text(text)) => Some(&**text),
             _ => None,
@@ -218,17 +222,19 @@ impl<'c> Common<'c> {
             .bind(names().map(|names| names.0).collect::<Vec<_>>())
             .bind(names().map(|names| names.1).collect::<Vec<_>>())
             .bind(all().map(|document| document.version.map(signed)).collect::<Vec<_>>())
-            .bind(all().map(|document| signed(document.puts)).collect::<Vec<_>>())
+            .bind(all().map(|d| if d.goes { -1 } else { signed(d.puts) }).collect::<Vec<_>>())
             .bind(all().map(|document| text(document.sort)).collect::<Vec<_>>())
             .bind(all().map(|document| delay(document.sort)).collect::<Vec<_>>())
             .bind(all().map(|document| document.body).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| of.0).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| of.1).collect::<Vec<_>>())
+            .bind(forgotten().map(|of| signed(of.2)).collect::<Vec<_>>())
     }
 
-    /// As nine arguments.
-    fn bind_deliveries(&self, query: Bound) -> Bound {
+    /// As six arguments.
+    fn bind_decided(&self, query: Bound) -> Bound {
         let names = || self.decided.keys();
         let all = || self.decided.values();
-        let forgotten = || self.forgotten.iter();
         query
             .bind(names().map(|names| names.0).collect::<Vec<_>>())
             .bind(names().map(|names| names.1).collect::<Vec<_>>())
@@ -236,8 +242,5 @@ impl<'c> Common<'c> {
             .bind(all().map(|(decision, _)| decision.as_str()).collect::<Vec<_>>())
             .bind(all().map(|(_, until)| until.map(|(p, _)| &**p)).collect::<Vec<_>>())
             .bind(all().map(|(_, until)| until.map(|(_, o)| signed(*o))).collect::<Vec<_>>())
-            .bind(forgotten().map(|of| of.0).collect::<Vec<_>>())
-            .bind(forgotten().map(|of| of.1).collect::<Vec<_>>())
-            .bind(forgotten().map(|of| signed(of.2)).collect::<Vec<_>>())
     }
 }

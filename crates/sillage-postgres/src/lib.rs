@@ -189,6 +189,7 @@ impl fmt::Debug for Postgres {
 }
 
 /// Asks a connection that has rested whether it is still there: the server may have been restarted.
+#[allow(clippy::needless_pass_by_value)] // as the pool passes it
 fn awake(
     connection: &mut PgConnection,
     rested: PoolConnectionMetadata,

@@ -3,9 +3,9 @@
 -- leaves nothing, and the batch goes through its phases.
 --
 -- Leases ($1 name, $2 epoch); streams ($3 name, $4 the version they have, $5 the version they get);
--- documents ($6 collection, $7 id, $8 the version they have, NULL: any, $9 how often they are put, 0:
--- they go, $10 sort key, $11 or how many microseconds from now it is, $12 body); inbox rows ($13
--- consumer, $14 source, $15 id, $16 decision, $17 partition, $18 offset) and up to where some go ($19
+-- inbox rows ($6 consumer, $7 source, $8 id, $9 decision, $10 partition, $11 offset); documents ($12
+-- collection, $13 id, $14 the version they have, NULL: any, $15 how often they are put, -1: they go,
+-- $16 sort key, $17 or how many microseconds from now it is, $18 body); up to where inbox rows go ($19
 -- consumer, $20 partition, $21 offset); entries ($22 stream … $36 payload); $37 the log's oid, $38 its
 -- sequence.
 WITH lease AS MATERIALIZED (
@@ -35,7 +35,7 @@ made AS (
 document AS MATERIALIZED (
     SELECT wanted.place
     FROM (SELECT count(*) FROM made) AS after_streams,
-        unnest($6::text[], $7::text[], $8::bigint[])
+        unnest($12::text[], $13::text[], $14::bigint[])
             WITH ORDINALITY AS wanted (collection, id, version, place),
         LATERAL (
             SELECT d.version
@@ -58,7 +58,7 @@ new AS (
         wanted.body
     FROM (SELECT count(*) FROM document) AS after_documents,
         unnest(
-            $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::bytea[]
+            $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[]
         ) WITH ORDINALITY AS wanted (collection, id, version, puts, sort, delay, body, place)
     WHERE wanted.puts > 0
         AND coalesce(wanted.version, 0) = 0
@@ -70,7 +70,7 @@ decided AS (
     INSERT INTO "sillage".inbox (consumer, source, id, decision, partition, "offset", at)
     SELECT wanted.*, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     FROM (SELECT count(*) FROM new) AS after_documents,
-        unnest($13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[])
+        unnest($6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[])
             AS wanted
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -78,9 +78,9 @@ decided AS (
 -- Looked up one by one: as a join it might read the whole table.
 absent AS MATERIALIZED (
     SELECT
-    FROM unnest($6::text[], $7::text[], $8::bigint[], $9::bigint[])
+    FROM unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
         AS wanted (collection, id, version, puts)
-    WHERE wanted.puts = 0
+    WHERE wanted.puts < 0
         AND wanted.version IS NULL
         AND (
             SELECT d.version
@@ -98,8 +98,8 @@ checked AS MATERIALIZED (
         WHEN (SELECT count(*) FROM lease) = cardinality($1)
             AND (SELECT count(*) FROM held) + (SELECT count(*) FROM made) = cardinality($3)
             AND (SELECT count(*) FROM document) + (SELECT count(*) FROM new)
-                + (SELECT count(*) FROM absent) = cardinality($6)
-            AND (SELECT count(*) FROM decided) = cardinality($13)
+                + (SELECT count(*) FROM absent) = cardinality($12)
+            AND (SELECT count(*) FROM decided) = cardinality($6)
             AND NOT EXISTS (SELECT FROM known)
         THEN 1
         ELSE 0
@@ -135,7 +135,7 @@ put AS (
         wanted.body
     FROM stable,
         document,
-        unnest($6::text[], $7::text[], $9::bigint[], $10::text[], $11::bigint[], $12::bytea[])
+        unnest($12::text[], $13::text[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[])
             WITH ORDINALITY AS wanted (collection, id, puts, sort, delay, body, place)
     WHERE wanted.place = document.place AND wanted.puts > 0
     ON CONFLICT (collection, id) DO UPDATE
@@ -144,8 +144,8 @@ put AS (
 gone AS (
     DELETE FROM "sillage".documents AS d
     USING stable,
-        unnest($6::text[], $7::text[], $9::bigint[]) AS wanted (collection, id, puts)
-    WHERE wanted.puts = 0 AND d.collection = wanted.collection AND d.id = wanted.id
+        unnest($12::text[], $13::text[], $15::bigint[]) AS wanted (collection, id, puts)
+    WHERE wanted.puts < 0 AND d.collection = wanted.collection AND d.id = wanted.id
 ),
 forgotten AS (
     DELETE FROM "sillage".inbox

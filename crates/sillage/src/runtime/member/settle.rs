@@ -9,6 +9,9 @@ use crate::{names, runtime::committer::Answer};
 use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Text, Timestamp, Write};
 use std::time::Duration;
 
+/// So many deliveries of a partition that have ended do not wait for others, where a broker counts each:
+/// it sends only so many ahead (RabbitMQ 1,024), and then nothing until it hears of some.
+const MANY: usize = 256;
 /// How often rows behind the redelivery horizon are forgotten.
 const FORGET: Duration = Duration::from_secs(60);
 
@@ -17,6 +20,7 @@ impl Member {
     /// write, and what follows from a delivery does not wait behind the one for its watermark.
     pub(super) fn settle(&mut self, now: bool) {
         let time = self.means.clock.elapsed();
+        let now = now || self.is_awaited();
         if !self.is_unsettled() {
             self.unsettled = None;
         } else if !now && time < *self.unsettled.get_or_insert(time) + SETTLE {
@@ -39,8 +43,15 @@ impl Member {
     /// Deliveries have ended, and it was not said yet. Whoever waits for a partition, or for the word
     /// that it is handled, does not wait for more of them.
     fn is_unsettled(&self) -> bool {
-        let is_new = |p: &Assigned| p.revoked.is_some() || p.stored.is_none();
+        let stores = self.database().is_some() && !self.means.spec.broadcast;
+        let is_new = |p: &Assigned| p.revoked.is_some() || (stores && p.stored.is_none());
         !self.owned().any(is_new) && self.owned().any(|p| !p.settling && !p.finished.is_empty())
+    }
+
+    /// The broker may send nothing more of a partition before it hears what has ended.
+    fn is_awaited(&self) -> bool {
+        let are_many = |p: &Assigned| !p.settling && p.finished.len() >= MANY;
+        !self.means.offsets && self.owned().any(are_many)
     }
 
     pub(super) fn settle_due(&self) -> Option<Duration> {
