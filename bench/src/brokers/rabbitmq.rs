@@ -73,8 +73,7 @@ pub(crate) async fn run(what: &Brokers) {
     let all = messages(&format!("{prefix}bench"), what.messages);
     let made: Vec<_> = all.iter().map(ready).collect();
     // A prefix would have each message copied, for another name of its topic.
-    let publisher =
-        connect_broker(&what.broker).await.expect("RabbitMQ is there").expect("a broker");
+    let bare = connect_broker(&what.broker).await.expect("RabbitMQ is there").expect("a broker");
     let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
     // The consumer's queues, without which nothing would be kept.
     ours::join(broker.clone(), "bench").await;
@@ -85,7 +84,7 @@ pub(crate) async fn run(what: &Brokers) {
             publishing.raw(headers).push(published);
             consuming.raw(headers).push(consumed);
         }
-        publishing.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
+        publishing.ours.push(ours::publish(&*bare, &all, IN_FLIGHT).await);
         consuming.ours.push(ours::consume(broker.clone(), "bench", what.messages).await);
     }
     raw.unmake().await;
