@@ -170,7 +170,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since some fixed moment in this process; never goes back.
     fn elapsed(&self) -> Duration;
-    /// Completes after `delay`.
+    /// Completes after `delay`; at once where that is zero.
     fn sleep(&self, delay: Duration) -> BoxFuture<'static, ()>;
 }
 

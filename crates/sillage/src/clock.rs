@@ -22,6 +22,22 @@ impl Clock for SystemClock {
     }
 
     fn sleep(&self, delay: Duration) -> BoxFuture<'static, ()> {
+        // Even for nothing a timer would take until the next millisecond.
+        if delay.is_zero() {
+            return Box::pin(std::future::ready(()));
+        }
         Box::pin(tokio::time::sleep(delay))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_no_reason_to_wait() {
+        let mut sleep = SystemClock.sleep(Duration::ZERO);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sleep.as_mut().poll(&mut context).is_ready());
     }
 }
