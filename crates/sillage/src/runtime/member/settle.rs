@@ -6,6 +6,7 @@ use super::{
     intake::{Assigned, Mark},
 };
 use crate::{names, runtime::committer::Answer};
+use futures_util::FutureExt as _;
 use sillage_core::{Commit, CommitError, Failure, Offset, Settled, Sort, Text, Timestamp, Write};
 use std::time::Duration;
 
@@ -20,15 +21,9 @@ impl Member {
     /// write, and what follows from a delivery does not wait behind the one for its watermark.
     pub(super) fn settle(&mut self, now: bool) {
         let time = self.means.clock.elapsed();
-        let now = now || self.is_awaited();
-        if !self.is_unsettled() {
-            self.unsettled = None;
-        } else if !now && time < *self.unsettled.get_or_insert(time) + SETTLE {
-            return;
-        }
-        let idle = self.lanes.works() == 0;
-        if !now && !idle && time < self.settled_at + SETTLE {
-            return;
+        let is_due = self.is_due(time);
+        if !now && !is_due {
+            return self.settle_many(time);
         }
         (self.settled_at, self.unsettled) = (time, None);
         self.kill_switch.count(time);
@@ -40,18 +35,35 @@ impl Member {
         self.report();
     }
 
+    fn is_due(&mut self, time: Duration) -> bool {
+        if !self.is_unsettled() {
+            self.unsettled = None;
+        } else if time < *self.unsettled.get_or_insert(time) + SETTLE {
+            return false;
+        }
+        self.lanes.works() == 0 || time >= self.settled_at + SETTLE
+    }
+
+    /// Settles those partitions of which the broker may send nothing more before it hears what has
+    /// ended. Not the others: it works as long on an acknowledgement of a few as on one of many.
+    fn settle_many(&mut self, time: Duration) {
+        if self.means.offsets {
+            return;
+        }
+        for place in 0..self.partitions.len() {
+            let assigned = &self.partitions[place];
+            if assigned.owned && !assigned.settling && assigned.finished.len() >= MANY {
+                self.settle_one(place, time);
+            }
+        }
+    }
+
     /// Deliveries have ended, and it was not said yet. Whoever waits for a partition, or for the word
     /// that it is handled, does not wait for more of them.
     fn is_unsettled(&self) -> bool {
         let stores = self.database().is_some() && !self.means.spec.broadcast;
         let is_new = |p: &Assigned| p.revoked.is_some() || (stores && p.stored.is_none());
         !self.owned().any(is_new) && self.owned().any(|p| !p.settling && !p.finished.is_empty())
-    }
-
-    /// The broker may send nothing more of a partition before it hears what has ended.
-    fn is_awaited(&self) -> bool {
-        let are_many = |p: &Assigned| !p.settling && p.finished.len() >= MANY;
-        !self.means.offsets && self.owned().any(are_many)
     }
 
     pub(super) fn settle_due(&self) -> Option<Duration> {
@@ -208,11 +220,15 @@ impl Member {
         });
     }
 
-    /// In the background, behind what the broker was told about the partition before: a watermark
-    /// must not go back, and what is finished is settled before it is given up.
+    /// Behind what the broker was told about the partition before: a watermark must not go back, and
+    /// what is finished is settled before it is given up. What has to wait does so in the background.
     fn tell_broker(&mut self, place: usize, telling: impl Future<Output = ()> + Send + 'static) {
         let assigned = &mut self.partitions[place];
-        let before = assigned.told.take();
+        let before = assigned.told.take().filter(|before| !before.is_finished());
+        let mut telling = Box::pin(telling);
+        if before.is_none() && (&mut telling).now_or_never().is_some() {
+            return;
+        }
         assigned.told = Some(tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
