@@ -33,7 +33,7 @@ pub(super) enum At {
     /// At what is settled.
     Stored(u64),
     /// At what the subscription says, as nothing is stored.
-    Start(u64),
+    Start(u64, Ends),
     /// This is stored, and not there any more.
     Gone(u64, Ends),
 }
@@ -158,7 +158,7 @@ fn place(
     let at = |((committed, ends), start): ((Option<u64>, Ends), u64)| match committed {
         Some(next) if ends.low <= next && next <= ends.high => At::Stored(next),
         Some(next) => At::Gone(next, ends),
-        None => At::Start(start),
+        None => At::Start(start, ends),
     };
     let place = |(partition, known)| Placed { partition, at: at(known) };
     Ok(partitions.into_iter().zip(known).map(place).collect())

@@ -22,17 +22,22 @@ impl Poller {
     pub(super) fn placed(&mut self, placed: Vec<Placed>) {
         let Some(arriving) = self.arriving.take() else { return };
         self.gathered.last = None;
+        let broadcast = self.subscription.broadcast;
         // Nothing is known when the group is being left: it is told what it waits for.
         let offsets = placed.iter().map(|placed| {
             let offset = match placed.at {
-                At::Stored(offset) | At::Start(offset) => offset,
+                At::Stored(offset) => offset,
+                At::Start(offset, _) if broadcast => offset,
+                // Until its start is committed nothing of it is delivered: what the client fetched
+                // from there meanwhile, all that it keeps ahead, it would fetch once more.
+                At::Start(_, ends) => ends.high,
                 // The client needs one that is there; nothing of it is delivered.
                 At::Gone(_, ends) => ends.low,
             };
             (&placed.partition, Position::Offset(offset.cast_signed()))
         });
         let taken = list(offsets).and_then(|list| {
-            let taken = if self.subscription.broadcast {
+            let taken = if broadcast {
                 self.consumer.assign(&list)
             } else {
                 self.consumer.incremental_assign(&list)
@@ -48,8 +53,8 @@ impl Poller {
         for Placed { partition, at } in placed {
             let (offset, phase) = match at {
                 At::Stored(offset) => (offset, Phase::Flowing),
-                At::Start(offset) if self.subscription.broadcast => (offset, Phase::Flowing),
-                At::Start(offset) => (offset, Phase::Opening),
+                At::Start(offset, _) if broadcast => (offset, Phase::Flowing),
+                At::Start(offset, _) => (offset, Phase::Opening),
                 At::Gone(offset, _) => (offset, Phase::Stopped),
             };
             if self.assignments.take(&partition, offset, phase) {
@@ -57,7 +62,9 @@ impl Poller {
             }
             match at {
                 At::Gone(offset, ends) => self.stop(&partition, offset, ends),
-                At::Start(offset) if phase == Phase::Opening => opening.push((partition, offset)),
+                At::Start(offset, _) if phase == Phase::Opening => {
+                    opening.push((partition, offset));
+                }
                 _ => flowing.push(partition),
             }
         }
