@@ -296,24 +296,14 @@ pub struct Filter {
 impl Filter {
     /// Whether it takes this entry.
     pub fn takes(&self, entry: &Recorded) -> bool {
-        let stream = entry.stream.as_ref().map(|(name, _)| name);
-        self.wants(entry.topic.as_ref(), &entry.name, stream, &entry.correlation_id)
-    }
-
-    pub(crate) fn wants(
-        &self,
-        topic: Option<&Text>,
-        name: &Text,
-        stream: Option<&Text>,
-        correlation_id: &Text,
-    ) -> bool {
         let listed = |list: &[Text], value: Option<&Text>| {
             list.is_empty() || value.is_some_and(|value| list.contains(value))
         };
-        listed(&self.topics, topic)
-            && listed(&self.names, Some(name))
-            && (self.stream.is_none() || self.stream.as_ref() == stream)
-            && self.correlation_id.as_ref().is_none_or(|wanted| wanted == correlation_id)
+        listed(&self.topics, entry.topic.as_ref())
+            && listed(&self.names, Some(&entry.name))
+            && (self.stream.is_none()
+                || self.stream.as_ref() == entry.stream.as_ref().map(|(name, _)| name))
+            && self.correlation_id.as_ref().is_none_or(|wanted| *wanted == entry.correlation_id)
     }
 }
 
@@ -448,7 +438,7 @@ pub trait Database: Send + Sync + 'static {
 
     /// Waits as [`Database::changed`] does, for those who follow the log: with the next page, where it
     /// is in memory; else they read. What was committed a moment ago may be missing in it, and comes
-    /// with the one after it.
+    /// with the one after it; [`Page::trimmed_before`] may be lower than it is.
     fn next<'a>(
         &'a self,
         after: Position,

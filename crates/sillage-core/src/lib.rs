@@ -19,6 +19,7 @@ mod growth;
 mod message;
 mod murmur;
 mod statement;
+mod waiters;
 mod wire;
 
 pub use binary::{Binding, Found, HeaderReader};
@@ -40,10 +41,10 @@ pub use effects::{
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Answered, Command, Contract, DecodeError, Event, Events, Never};
 pub use failure::{Class, Failure, OrFail, Source};
-pub use growth::{Appended, Growth, Waiting};
 pub use message::{Header, Headers, Key, Message, MessageId, Position, Recorded, Text, Version};
 pub use murmur::{partition_of, slot_of};
 pub use statement::Statement;
+pub use waiters::{Wait, Waiters};
 pub use wire::{from_json, to_json};
 
 /// A boxed future: what the ports return, so that they can be trait objects.

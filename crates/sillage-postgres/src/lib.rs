@@ -56,7 +56,6 @@ use read::{Readers, Wanted};
 use sillage_core::{
     BoxFuture, Clock, Commit, CommitError, Committed, Database, Decision, Epoch, Filter, Head,
     Limits, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp, Transaction, Version,
-    Waiting,
 };
 use sqlx::{
     Connection as _, PgConnection, PgPool, pool::PoolConnectionMetadata, postgres::PgPoolOptions,
@@ -289,10 +288,7 @@ impl Database for Postgres {
     }
 
     fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
-        let wait = self.tail.wait(Waiting::new(position, filter.clone()));
-        Box::pin(async {
-            let _told = wait.await;
-        })
+        Box::pin(self.tail.wait(position, filter))
     }
 
     fn next<'a>(
@@ -301,7 +297,10 @@ impl Database for Postgres {
         filter: &'a Filter,
         max: usize,
     ) -> BoxFuture<'a, Option<Page>> {
-        let wait = self.tail.wait(Waiting::new(after, filter.clone()));
-        Box::pin(async move { self.readers.told(after, wait.await, filter, max) })
+        let wait = self.tail.wait(after, filter);
+        Box::pin(async move {
+            wait.await;
+            self.tail.page(after, filter, max)
+        })
     }
 }

@@ -103,25 +103,6 @@ impl Readers {
         Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
     }
 
-    /// A page of what a reader was told, up to there, if it is in memory and nobody reads it in
-    /// this moment.
-    pub(crate) fn told(
-        &self,
-        after: Position,
-        told: Position,
-        filter: &Filter,
-        max: usize,
-    ) -> Option<Page> {
-        let recent = self.recent.try_lock().ok()?;
-        if !recent.has(after.0) || recent.through() < told.0 || max == 0 {
-            return None;
-        }
-        let entries = recent.read((after.0, told.0), filter, max);
-        let trimmed_before = Position(recent.trimmed_before());
-        let through = through(&entries, max, told.max(after));
-        Some(Page { entries, through, trimmed_before })
-    }
-
     /// Entries at the end of the log, which one reads for all.
     async fn at_the_end(
         &self,

@@ -1,6 +1,6 @@
 //! The end of the log in memory: what one reader has read for all that are as far.
 
-use sillage_core::{Appended, Filter, Recorded};
+use sillage_core::{Filter, Recorded};
 use std::collections::VecDeque;
 
 /// How many entries are kept, and about how many bytes of payload.
@@ -43,14 +43,10 @@ impl Recent {
         end.saturating_sub(self.through) <= STEP
     }
 
-    /// What was appended after a position that is here.
-    pub(crate) fn appended(&self, after: u64) -> Vec<Appended> {
+    /// Entries after a position.
+    pub(crate) fn later(&self, after: u64) -> impl Iterator<Item = &Recorded> {
         let start = self.entries.partition_point(|entry| entry.position.0 <= after);
-        let of = |entry: &Recorded| {
-            let stream = entry.stream.as_ref().map(|(name, _)| name);
-            Appended::new(entry.position, stream, &entry.body)
-        };
-        self.entries.range(start..).map(of).collect()
+        self.entries.range(start..)
     }
 
     /// Whether entries that are here may be gone, or others there.
@@ -83,9 +79,7 @@ impl Recent {
         filter: &Filter,
         max: usize,
     ) -> Vec<Recorded> {
-        let start = self.entries.partition_point(|entry| entry.position.0 <= after);
-        let later = self.entries.iter().skip(start);
-        let later = later.take_while(|entry| entry.position.0 <= until);
+        let later = self.later(after).take_while(|entry| entry.position.0 <= until);
         later.filter(|entry| filter.takes(entry)).take(max).cloned().collect()
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     recent::Recent,
     rows::unsigned,
 };
-use sillage_core::{Appended, Clock, Error, Filter, Growth, Position, Result, Waiting};
+use sillage_core::{Clock, Error, Filter, Page, Position, Recorded, Result, Waiters};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 /// How soon others' commits are looked for, at first and at the latest, while somebody waits: where
 /// they are told by notifications, and where they are not.
@@ -59,8 +59,8 @@ type Ask = oneshot::Sender<Result<Seen>>;
 
 /// What this process knows of the log's end.
 pub(crate) struct Tail {
-    /// What those who wait were told.
-    told: watch::Sender<Growth>,
+    /// Those who wait, and what they were told.
+    waiters: Waiters,
     /// How many of them have found something since.
     woken: Arc<AtomicU32>,
     /// Nobody waited when the task looked last.
@@ -75,7 +75,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// Starts the task; it ends when this is gone.
     pub(crate) fn start(log: Arc<Log>, way: Way, recent: Arc<Mutex<Recent>>) -> Arc<Tail> {
-        let (told, _) = watch::channel(Growth::default());
+        let waiters = Waiters::default();
         let (asks, asked) = mpsc::unbounded_channel();
         let (look, tell) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let (woken, rests) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
@@ -85,7 +85,7 @@ impl Tail {
             link: Link::new(way.clone()),
             seen: Seen::default(),
             recent,
-            told: told.clone(),
+            waiters: waiters.clone(),
             tired: (way.clock.elapsed(), Duration::ZERO),
             woken: woken.clone(),
             rests: rests.clone(),
@@ -97,7 +97,7 @@ impl Tail {
         }
         tokio::spawn(watcher.run(asked));
         tokio::spawn(notify(log, way, tell.clone(), asks.downgrade()));
-        Arc::new(Tail { told, woken, rests, asks, look, tell })
+        Arc::new(Tail { waiters, woken, rests, asks, look, tell })
     }
 
     /// Where the log ends: at least all that was committed before this call.
@@ -114,12 +114,13 @@ impl Tail {
         self.tell.notify_one();
     }
 
-    /// Completes when there may be something stable for who waits: up to where the log is known then.
+    /// Completes when there may be something stable for who waits.
     pub(crate) fn wait(
         &self,
-        mut waiting: Waiting,
-    ) -> impl Future<Output = Position> + Send + use<> {
-        let (mut told, woken) = (self.told.subscribe(), self.woken.clone());
+        position: Position,
+        filter: &Filter,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (told, woken) = (self.waiters.wait(position, filter.clone()), self.woken.clone());
         // Where others wait already, the task is looking. It has looked whether somebody waits after
         // it said that it rests, or finds out here.
         fence(Ordering::SeqCst);
@@ -127,14 +128,14 @@ impl Tail {
             self.look.notify_one();
         }
         async move {
-            let told = told.wait_for(|growth| waiting.is_over(growth)).await;
-            let Ok(told) = told.map(|growth| growth.through()) else {
-                // The database handle is gone; nothing changes any more.
-                return std::future::pending().await;
-            };
+            told.await;
             woken.fetch_add(1, Ordering::Relaxed);
-            told
         }
+    }
+
+    /// What there is for who waited, where it is in memory.
+    pub(crate) fn page(&self, after: Position, filter: &Filter, max: usize) -> Option<Page> {
+        self.waiters.page(after, filter, max)
     }
 }
 
@@ -146,7 +147,8 @@ struct Watcher {
     seen: Seen,
     /// The end of the log in memory.
     recent: Arc<Mutex<Recent>>,
-    told: watch::Sender<Growth>,
+    /// Those who wait, and what they were told.
+    waiters: Waiters,
     /// Since when nobody was woken, and what the last time cost by its entries.
     tired: (Duration, Duration),
     /// How many readers were woken since.
@@ -211,12 +213,12 @@ impl Watcher {
 
     /// Whether somebody waits; else the next one that does says so.
     fn is_waited_for(&self) -> bool {
-        if self.told.receiver_count() > 0 {
+        if self.waiters.count() > 0 {
             return true;
         }
         self.rests.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.told.receiver_count() > 0
+        self.waiters.count() > 0
     }
 
     /// For how long nobody may be woken; nothing shorter than a timer can tell.
@@ -230,8 +232,8 @@ impl Watcher {
 
     /// Wakes those who wait, if there is news for them. `false`: there is, and it is too early.
     async fn tell(&mut self) -> bool {
-        let (told, stable) = (self.told.borrow().through(), Position(self.seen.stable));
-        if stable <= told || self.told.receiver_count() == 0 {
+        let (told, stable) = (self.waiters.through(), Position(self.seen.stable));
+        if stable <= told || self.waiters.count() == 0 {
             return true;
         }
         if !self.rest().is_zero() {
@@ -242,17 +244,15 @@ impl Watcher {
             entries.as_ref().map_or(u32::MAX, |e| u32::try_from(e.len()).unwrap_or(u32::MAX));
         self.tired = (self.clock.elapsed(), REST.0.saturating_mul(count).min(LONGEST_REST));
         self.woken.store(0, Ordering::Relaxed);
-        self.told.send_modify(|growth| {
-            let _is_news = match entries {
-                Some(entries) => growth.appended(told, stable, entries),
-                None => growth.grown(stable),
-            };
-        });
+        match entries {
+            Some(entries) => self.waiters.appended(told, stable, entries),
+            None => self.waiters.grown(stable),
+        }
         true
     }
 
     /// What was appended after a position, if that is soon said.
-    async fn appended(&mut self, after: Position) -> Option<Vec<Appended>> {
+    async fn appended(&mut self, after: Position) -> Option<Vec<Recorded>> {
         let recent = self.recent.clone();
         let mut recent = recent.lock().await;
         let Seen { stable, rewritten, .. } = self.seen;
@@ -267,7 +267,7 @@ impl Watcher {
             let (read, trimmed_before) = read.ok()?;
             recent.extend(read, stable, trimmed_before);
         }
-        recent.has(after.0).then(|| recent.appended(after.0))
+        recent.has(after.0).then(|| recent.later(after.0).cloned().collect())
     }
 
     async fn read(&mut self, has_moved: bool) -> Result<()> {

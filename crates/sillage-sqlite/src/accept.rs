@@ -11,8 +11,8 @@ use crate::{
     statements::{Place, Statements},
 };
 use sillage_core::{
-    Appended, Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text,
-    Timestamp, Version, Write,
+    Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text, Timestamp,
+    Version, Write,
 };
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(crate) struct Pass<'s, 'c> {
     streams: HashMap<Text, Stream>,
     /// Where the log ended before, and the entries since.
     after: u64,
-    appended: Vec<Appended>,
+    appended: Vec<Recorded>,
     head: u64,
 }
 
@@ -176,8 +176,8 @@ impl<'s, 'c> Pass<'s, 'c> {
                     None => None,
                 };
                 self.head = self.statements.append(place, message)?;
-                let appended = Appended::new(Position(self.head), stream.as_ref(), message);
-                self.appended.push(appended);
+                let stream = stream.clone().zip(place.map(|(_, version)| version));
+                self.appended.push(Recorded::new(Position(self.head), stream, message.clone()));
                 Ok(())
             }
             Write::Put { collection, id, sort, body } => {

@@ -45,7 +45,7 @@ use read::{Readers, Wanted};
 use sillage_core::{
     BoxFuture, Clock, Commit, CommitError, Committed, Database, Decision, Epoch, Error, ErrorKind,
     Filter, Head, Limits, Page, Position, Range, Recorded, Result, Stored, Text, Timestamp,
-    Transaction, Version, Waiting,
+    Transaction, Version,
 };
 use std::{
     fmt,
@@ -226,6 +226,19 @@ impl Database for Sqlite {
     }
 
     fn changed(&self, position: Position, filter: &Filter) -> BoxFuture<'_, ()> {
-        Box::pin(self.changes.wait(Waiting::new(position, filter.clone())))
+        Box::pin(self.changes.wait(position, filter.clone()))
+    }
+
+    fn next<'a>(
+        &'a self,
+        after: Position,
+        filter: &'a Filter,
+        max: usize,
+    ) -> BoxFuture<'a, Option<Page>> {
+        let changed = self.changes.wait(after, filter.clone());
+        Box::pin(async move {
+            changed.await;
+            self.changes.page(after, filter, max)
+        })
     }
 }

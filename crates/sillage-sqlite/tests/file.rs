@@ -186,6 +186,22 @@ async fn changed_tells_of_growth_elsewhere_and_here_of_what_is_waited_for() {
 }
 
 #[tokio::test]
+async fn who_follows_the_log_is_given_what_this_handle_appends() {
+    let folder = Folder::new();
+    let (database, other) = (folder.open(), folder.open());
+    let any = Filter::default();
+    let next = database.next(Position(0), &any, 9);
+    one(&database, append("1")).await.unwrap();
+    let given = next.await.expect("it is in memory");
+    let read = database.log(Position(0), &any, 9).await.unwrap();
+    assert_eq!((given.entries, given.through), (read.entries, read.through));
+    one(&other, append("2")).await.unwrap();
+    one(&database, append("3")).await.unwrap();
+    let next = database.next(Position(1), &any, 9).await;
+    assert!(next.is_none(), "the second of them is not known here: {next:?}");
+}
+
+#[tokio::test]
 async fn a_batch_is_halved_until_only_the_guilty_fail() {
     let folder = Folder::new();
     let database = folder.open();
