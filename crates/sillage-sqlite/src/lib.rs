@@ -181,7 +181,7 @@ impl Database for Sqlite {
     ) -> BoxFuture<'a, Result<Vec<Option<Stored>>>> {
         let collection = collection.to_owned();
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        Box::pin(self.readers.run(move |file| read::get(file, &collection, &ids)))
+        Box::pin(self.readers.keys(ids.len(), move |file| read::get(file, &collection, &ids)))
     }
 
     fn list<'a>(
@@ -209,7 +209,10 @@ impl Database for Sqlite {
         deliveries: &'a [(Text, Text)],
     ) -> BoxFuture<'a, Result<Vec<Option<Decision>>>> {
         let (consumer, deliveries) = (consumer.to_owned(), deliveries.to_vec());
-        Box::pin(self.readers.run(move |file| read::decisions(file, &consumer, &deliveries)))
+        let rows = deliveries.len();
+        let read =
+            move |file: &rusqlite::Transaction<'_>| read::decisions(file, &consumer, &deliveries);
+        Box::pin(self.readers.keys(rows, read))
     }
 
     fn lease<'a>(

@@ -1,4 +1,6 @@
-//! Readers: a few threads, each with a read-only connection of its own.
+//! Readers: a few threads, each with a read-only connection of its own; and one more connection for
+//! reads of little, which are made where they are asked for: the way to a thread and back takes
+//! longer than they do.
 //!
 //! *Guarantees.* A read that was begun goes on by itself: a caller that stops polling it holds up
 //! nobody.
@@ -23,12 +25,17 @@ use uuid::Uuid;
 /// A filtered read looks at this many positions at most, so that it never takes long.
 const WINDOW: u64 = 10_000;
 
+/// As many rows are little, if they are found by their keys.
+const LITTLE: usize = 16;
+
 /// A read, with the connection it may use and open.
 type Job = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
 
 /// The readers of one file. Dropping them waits until their connections are closed.
 pub(crate) struct Readers {
     path: Arc<PathBuf>,
+    /// For reads of little.
+    here: Mutex<Option<Connection>>,
     jobs: Option<mpsc::Sender<Job>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -38,7 +45,8 @@ impl Readers {
     pub(crate) fn start(path: PathBuf) -> Result<Readers> {
         let (jobs, waiting) = mpsc::channel();
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut readers = Readers { path: Arc::new(path), jobs: Some(jobs), threads: vec![] };
+        let (path, here) = (Arc::new(path), Mutex::default());
+        let mut readers = Readers { path, here, jobs: Some(jobs), threads: vec![] };
         let most = thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
         for _ in 0..most {
             let waiting = waiting.clone();
@@ -51,6 +59,31 @@ impl Readers {
         Ok(readers)
     }
 
+    /// Runs a read of so many rows by their keys in one snapshot of the file: in this thread, if they
+    /// are few and it can begin at once.
+    pub(crate) async fn keys<T: Send + 'static>(
+        &self,
+        rows: usize,
+        read: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = (rows <= LITTLE).then(|| self.read_here(&read)).flatten();
+        match done {
+            Some(done) => Ok(done),
+            None => self.run(read).await,
+        }
+    }
+
+    /// `None` where that cannot be done now, or fails: a thread may wait, or says why.
+    fn read_here<T>(&self, read: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>) -> Option<T> {
+        let mut here = self.here.try_lock().ok()?;
+        let open = |path: &Path| {
+            let connection = file::reader(path)?;
+            connection.busy_handler(None)?;
+            Ok(connection)
+        };
+        run(&mut here, || open(&self.path), read).ok()
+    }
+
     /// Runs `read` in one snapshot of the file.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
@@ -59,7 +92,7 @@ impl Readers {
         let (reply, answer) = oneshot::channel();
         let path = self.path.clone();
         let job: Job = Box::new(move |connection| {
-            let _ = reply.send(run(connection, &path, read));
+            let _ = reply.send(run(connection, || file::reader(&path), read));
         });
         if let Some(jobs) = &self.jobs {
             // Where the threads are gone, so is `reply`.
@@ -91,12 +124,12 @@ fn work(waiting: &Mutex<mpsc::Receiver<Job>>) {
 
 fn run<T>(
     kept: &mut Option<Connection>,
-    path: &Path,
+    open: impl FnOnce() -> rusqlite::Result<Connection>,
     read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
     let mut connection = match kept.take() {
         Some(connection) => connection,
-        None => file::reader(path)?,
+        None => open()?,
     };
     let done = read(&connection.transaction()?)?;
     // One that met an error is not used again.
