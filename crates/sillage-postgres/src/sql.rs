@@ -23,6 +23,12 @@ macro_rules! statements {
                     lock_waiting: in_schema(&lock, schema),
                 }
             }
+
+            /// All of them, by name.
+            #[cfg(test)]
+            fn all(&self) -> Vec<(&'static str, &SqlStr)> {
+                vec![$((stringify!($name), &self.$name),)+ ("lock_waiting", &self.lock_waiting)]
+            }
         }
     };
 }
@@ -38,3 +44,6 @@ statements! {
 pub(crate) fn in_schema(statement: &str, schema: &str) -> SqlStr {
     AssertSqlSafe(statement.replace(PLACEHOLDER, &format!("\"{schema}\"."))).into_sql_str()
 }
+
+#[cfg(test)]
+mod tests;

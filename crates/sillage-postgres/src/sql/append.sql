@@ -4,19 +4,26 @@
 -- inbox rows ($6 consumer, $7 source, $8 id, $9 decision, $10 partition, $11 offset); entries ($12
 -- stream … $26 payload); $27 the log's oid, $28 its sequence.
 WITH lease AS MATERIALIZED (
-    SELECT l.name
-    FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch)
-    JOIN "sillage".leases AS l ON l.name = wanted.name AND l.epoch = wanted.epoch
-    ORDER BY l.name
-    FOR KEY SHARE OF l SKIP LOCKED
+    SELECT wanted.name
+    FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch),
+        LATERAL (
+            SELECT
+            FROM "sillage".leases AS l
+            WHERE l.name = wanted.name AND l.epoch = wanted.epoch
+            FOR KEY SHARE SKIP LOCKED
+        ) AS found
 ),
 held AS MATERIALIZED (
-    SELECT s.name
+    SELECT wanted.name
     FROM (SELECT count(*) FROM lease) AS after_leases,
-        unnest($3::text[], $4::bigint[]) AS wanted (name, version)
-    JOIN "sillage".streams AS s ON s.name = wanted.name AND s.version = wanted.version
-    ORDER BY s.name
-    FOR UPDATE OF s SKIP LOCKED
+        unnest($3::text[], $4::bigint[]) AS wanted (name, version),
+        LATERAL (
+            SELECT
+            FROM "sillage".streams AS s
+            WHERE s.name = wanted.name AND s.version = wanted.version
+            FOR UPDATE SKIP LOCKED
+        ) AS found
+    WHERE wanted.version > 0
 ),
 made AS (
     INSERT INTO "sillage".streams (name, version)
@@ -36,9 +43,13 @@ decided AS (
     RETURNING id
 ),
 known AS MATERIALIZED (
-    SELECT l.id
+    SELECT
     FROM unnest($14::text[], $15::text[]) AS wanted (source, id)
-    JOIN "sillage".log AS l ON l.id = wanted.id AND l.source = wanted.source
+    WHERE (
+        SELECT l.id
+        FROM "sillage".log AS l
+        WHERE l.id = wanted.id AND l.source = wanted.source
+    ) IS NOT NULL
 ),
 checked AS MATERIALIZED (
     SELECT 1 / CASE
@@ -58,10 +69,11 @@ stable AS MATERIALIZED (
     FROM checked
 ),
 grown AS (
-    UPDATE "sillage".streams AS s
-    SET version = wanted.next
+    INSERT INTO "sillage".streams (name, version)
+    SELECT wanted.name, wanted.next
     FROM stable, unnest($3::text[], $4::bigint[], $5::bigint[]) AS wanted (name, version, next)
-    WHERE s.name = wanted.name AND wanted.version > 0
+    WHERE wanted.version > 0
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version
 )
 INSERT INTO "sillage".log (
     stream, stream_version, source, id, name, version, topic, key, time,

@@ -1,6 +1,7 @@
 -- The common shape in one round trip: what is expected of leases, streams, documents and deliveries,
 -- and what is written. What does not match, or is held by others, divides by zero: the statement
--- leaves nothing, and the batch goes through its phases.
+-- leaves nothing, and the batch goes through its phases. Every row is looked up by itself: a join might
+-- read a whole table, wherever the plan was made for an empty one.
 --
 -- Leases ($1 name, $2 epoch); streams ($3 name, $4 the version they have, $5 the version they get);
 -- inbox rows ($6 consumer, $7 source, $8 id, $9 decision, $10 partition, $11 offset); documents ($12
@@ -9,19 +10,26 @@
 -- consumer, $20 partition, $21 offset); entries ($22 stream … $36 payload); $37 the log's oid, $38 its
 -- sequence.
 WITH lease AS MATERIALIZED (
-    SELECT l.name
-    FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch)
-    JOIN "sillage".leases AS l ON l.name = wanted.name AND l.epoch = wanted.epoch
-    ORDER BY l.name
-    FOR KEY SHARE OF l SKIP LOCKED
+    SELECT wanted.name
+    FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch),
+        LATERAL (
+            SELECT
+            FROM "sillage".leases AS l
+            WHERE l.name = wanted.name AND l.epoch = wanted.epoch
+            FOR KEY SHARE SKIP LOCKED
+        ) AS found
 ),
 held AS MATERIALIZED (
-    SELECT s.name
+    SELECT wanted.name
     FROM (SELECT count(*) FROM lease) AS after_leases,
-        unnest($3::text[], $4::bigint[]) AS wanted (name, version)
-    JOIN "sillage".streams AS s ON s.name = wanted.name AND s.version = wanted.version
-    ORDER BY s.name
-    FOR UPDATE OF s SKIP LOCKED
+        unnest($3::text[], $4::bigint[]) AS wanted (name, version),
+        LATERAL (
+            SELECT
+            FROM "sillage".streams AS s
+            WHERE s.name = wanted.name AND s.version = wanted.version
+            FOR UPDATE SKIP LOCKED
+        ) AS found
+    WHERE wanted.version > 0
 ),
 made AS (
     INSERT INTO "sillage".streams (name, version)
@@ -33,12 +41,12 @@ made AS (
     RETURNING name
 ),
 document AS MATERIALIZED (
-    SELECT wanted.place
+    SELECT wanted.place, wanted.puts < 0 AS goes, found.ctid
     FROM (SELECT count(*) FROM made) AS after_streams,
-        unnest($12::text[], $13::text[], $14::bigint[])
-            WITH ORDINALITY AS wanted (collection, id, version, place),
+        unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
+            WITH ORDINALITY AS wanted (collection, id, version, puts, place),
         LATERAL (
-            SELECT d.version
+            SELECT d.version, d.ctid
             FROM "sillage".documents AS d
             WHERE d.collection = wanted.collection AND d.id = wanted.id
             FOR UPDATE SKIP LOCKED
@@ -75,7 +83,6 @@ decided AS (
     ON CONFLICT DO NOTHING
     RETURNING id
 ),
--- Looked up one by one: as a join it might read the whole table.
 absent AS MATERIALIZED (
     SELECT
     FROM unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
@@ -89,9 +96,13 @@ absent AS MATERIALIZED (
         ) IS NULL
 ),
 known AS MATERIALIZED (
-    SELECT l.id
+    SELECT
     FROM unnest($24::text[], $25::text[]) AS wanted (source, id)
-    JOIN "sillage".log AS l ON l.id = wanted.id AND l.source = wanted.source
+    WHERE (
+        SELECT l.id
+        FROM "sillage".log AS l
+        WHERE l.id = wanted.id AND l.source = wanted.source
+    ) IS NOT NULL
 ),
 checked AS MATERIALIZED (
     SELECT 1 / CASE
@@ -116,12 +127,14 @@ stable AS MATERIALIZED (
     ) AS now
 ),
 grown AS (
-    UPDATE "sillage".streams AS s
-    SET version = wanted.next
+    INSERT INTO "sillage".streams (name, version)
+    SELECT wanted.name, wanted.next
     FROM stable, unnest($3::text[], $4::bigint[], $5::bigint[]) AS wanted (name, version, next)
-    WHERE s.name = wanted.name AND wanted.version > 0
+    WHERE wanted.version > 0
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version
 ),
--- They are there, and held: an upsert looks each up by itself.
+-- They are there, and held. `IS TRUE` keeps a set of places: a join would go through all of one side for
+-- each of the other.
 put AS (
     INSERT INTO "sillage".documents AS d (collection, id, version, sort, body)
     SELECT
@@ -134,18 +147,16 @@ put AS (
         )),
         wanted.body
     FROM stable,
-        document,
         unnest($12::text[], $13::text[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[])
             WITH ORDINALITY AS wanted (collection, id, puts, sort, delay, body, place)
-    WHERE wanted.place = document.place AND wanted.puts > 0
+    WHERE wanted.puts > 0 AND (wanted.place IN (SELECT place FROM document)) IS TRUE
     ON CONFLICT (collection, id) DO UPDATE
     SET version = d.version + excluded.version, sort = excluded.sort, body = excluded.body
 ),
 gone AS (
-    DELETE FROM "sillage".documents AS d
-    USING stable,
-        unnest($12::text[], $13::text[], $15::bigint[]) AS wanted (collection, id, puts)
-    WHERE wanted.puts < 0 AND d.collection = wanted.collection AND d.id = wanted.id
+    DELETE FROM "sillage".documents
+    WHERE ctid = ANY (ARRAY(SELECT document.ctid FROM stable, document WHERE document.goes))
+    RETURNING id
 ),
 forgotten AS (
     DELETE FROM "sillage".inbox
@@ -183,4 +194,10 @@ appended AS (
     ORDER BY e.place
     RETURNING position
 )
-SELECT appended.position, stable.head FROM stable LEFT JOIN appended ON true
+SELECT appended.position, stable.head
+FROM stable LEFT JOIN appended ON true
+-- One that somebody wrote since this statement began is held where it is now, and not seen there.
+WHERE 1 / CASE
+    WHEN (SELECT count(*) FROM gone) = (SELECT count(*) FROM document WHERE goes) THEN 1
+    ELSE 0
+END = 1

@@ -1,31 +1,44 @@
--- The third phase: what accepted commits wrote; claims of refused ones are taken back.
+-- The third phase: what accepted commits wrote; claims of refused ones are taken back. All rows are there
+-- and held by now. Each is looked up by itself: a join might read a whole table, wherever the plan was
+-- made for an empty one.
 --
 -- Streams ($1 name, $2 version; 0: taken back); documents ($3 collection, $4 id, $5 version, $6 sort
 -- key, $7 body) and those that go ($8 collection, $9 id); inbox rows ($10 consumer, $11 source, $12
 -- id, $13 decision, $14 partition, $15 offset, $16 at) and those that go ($17 consumer, $18 source,
 -- $19 id); entries ($20 stream … $34 payload); $35 the log's oid, $36 its sequence.
 WITH grown AS (
-    UPDATE "sillage".streams AS s
-    SET version = wanted.version
+    INSERT INTO "sillage".streams (name, version)
+    SELECT wanted.*
     FROM unnest($1::text[], $2::bigint[]) AS wanted (name, version)
-    WHERE s.name = wanted.name AND wanted.version > 0
+    WHERE wanted.version > 0
+    ON CONFLICT (name) DO UPDATE SET version = excluded.version
 ),
 unclaimed AS (
-    DELETE FROM "sillage".streams AS s
-    USING unnest($1::text[], $2::bigint[]) AS wanted (name, version)
-    WHERE s.name = wanted.name AND wanted.version = 0
+    DELETE FROM "sillage".streams
+    WHERE name = ANY (ARRAY(
+        SELECT wanted.name
+        FROM unnest($1::text[], $2::bigint[]) AS wanted (name, version)
+        WHERE wanted.version = 0
+    ))
 ),
 put AS (
-    UPDATE "sillage".documents AS d
-    SET version = wanted.version, sort = wanted.sort, body = wanted.body
+    INSERT INTO "sillage".documents (collection, id, version, sort, body)
+    SELECT wanted.*
     FROM unnest($3::text[], $4::text[], $5::bigint[], $6::text[], $7::bytea[])
         AS wanted (collection, id, version, sort, body)
-    WHERE d.collection = wanted.collection AND d.id = wanted.id
+    ON CONFLICT (collection, id) DO UPDATE
+    SET version = excluded.version, sort = excluded.sort, body = excluded.body
 ),
 deleted AS (
-    DELETE FROM "sillage".documents AS d
-    USING unnest($8::text[], $9::text[]) AS wanted (collection, id)
-    WHERE d.collection = wanted.collection AND d.id = wanted.id
+    DELETE FROM "sillage".documents
+    WHERE ctid = ANY (ARRAY(
+        SELECT (
+            SELECT d.ctid
+            FROM "sillage".documents AS d
+            WHERE d.collection = wanted.collection AND d.id = wanted.id
+        )
+        FROM unnest($8::text[], $9::text[]) AS wanted (collection, id)
+    ))
 ),
 decided AS (
     INSERT INTO "sillage".inbox (consumer, source, id, decision, partition, "offset", at)
@@ -40,9 +53,15 @@ decided AS (
         at = excluded.at
 ),
 undecided AS (
-    DELETE FROM "sillage".inbox AS i
-    USING unnest($17::text[], $18::text[], $19::text[]) AS wanted (consumer, source, id)
-    WHERE i.consumer = wanted.consumer AND i.id = wanted.id AND i.source = wanted.source
+    DELETE FROM "sillage".inbox
+    WHERE ctid = ANY (ARRAY(
+        SELECT (
+            SELECT i.ctid
+            FROM "sillage".inbox AS i
+            WHERE i.consumer = wanted.consumer AND i.id = wanted.id AND i.source = wanted.source
+        )
+        FROM unnest($17::text[], $18::text[], $19::text[]) AS wanted (consumer, source, id)
+    ))
 ),
 -- Held until the transaction ends, also if a savepoint is rolled back: then the setting goes too.
 noted AS MATERIALIZED (

@@ -119,6 +119,47 @@ fn a_held_row_delays_only_commits_about_it() {
     });
 }
 
+/// A document that somebody writes while a commit that removes it is on its way goes all the same.
+#[test]
+fn what_is_written_meanwhile_is_removed() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let database = Arc::new(schema.open().await);
+        let (mut holds, mut writes) = (schema.shell().await, schema.shell().await);
+        let holder = schema.number(&mut holds, "SELECT pg_backend_pid()::bigint").await;
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE {holder} = ANY (pg_blocking_pids(pid))"
+        );
+        for round in 0..5 {
+            let put = "INSERT INTO @@.documents VALUES ('c', 'x', 1, NULL, '')";
+            schema.run(&mut writes, put).await;
+            let stream = format!("s{round}");
+            let hold = format!("BEGIN; INSERT INTO @@.streams VALUES ('{stream}', 0)");
+            schema.run(&mut holds, &hold).await;
+            let removes = Commit {
+                conditions: vec![Condition::Stream {
+                    stream: stream.as_str().into(),
+                    expected: Expected::NoStream,
+                }],
+                writes: vec![
+                    append(Some(&stream), &stream),
+                    Write::Delete { collection: "c".into(), id: "x".into() },
+                ],
+            };
+            let removing = tokio::spawn({
+                let database = database.clone();
+                async move { database.commit(vec![removes]).await }
+            });
+            while schema.number(&mut writes, &waiting).await == 0 {}
+            schema.run(&mut writes, "UPDATE @@.documents SET version = 2").await;
+            schema.run(&mut holds, "ROLLBACK").await;
+            let answers = removing.await.unwrap();
+            assert!(answers[0].is_ok(), "{answers:?}");
+            assert_eq!(database.get("c", &["x"]).await.unwrap(), [None]);
+        }
+    });
+}
+
 /// Commits that wait for a row are done in the order in which they were handed over, and what shares
 /// a row with one of them does not overtake it.
 #[test]
