@@ -85,8 +85,9 @@ fn row(round: u32, n: u64) -> Row {
     }
 }
 
+/// How many entries a second raw rusqlite writes, so many in each transaction.
 #[allow(clippy::cast_precision_loss)]
-fn raw(folder: &Path, commits: u64, each: u64, round: u32) -> f64 {
+pub(crate) fn raw(folder: &Path, commits: u64, each: u64, round: u32) -> f64 {
     let path = folder.join("raw.db");
     if !path.exists() {
         // The same tables and indexes: a file that was opened once.

@@ -107,13 +107,14 @@ async fn start(database: Arc<dyn Database>) -> (Running, Ends) {
     (app.start().await.expect("starts"), ends)
 }
 
-/// Where sagas run, and how many durable writes that has made.
-type Place = (Arc<dyn Database>, Box<dyn Fn() -> u64>);
+/// Where sagas run, how many durable writes that has made, and how long a raw client takes for one.
+type Place = (Arc<dyn Database>, Box<dyn Fn() -> u64>, Option<fn(&Path) -> Duration>);
 
 fn file(folder: &Path) -> Place {
     let file = Sqlite::open(folder.join("bench.db"), Arc::new(SystemClock));
     let file = Arc::new(file.expect("a new file opens"));
-    (file.clone(), Box::new(move || file.durable_writes()))
+    let raw = |folder: &Path| Duration::from_secs(1).div_f64(crate::commit::raw(folder, 300, 1, 0));
+    (file.clone(), Box::new(move || file.durable_writes()), Some(raw))
 }
 
 /// A schema of its own, made anew.
@@ -124,7 +125,7 @@ async fn postgres(url: &str) -> Place {
     let url = format!("{url}{mark}schema=sillage_bench_saga");
     let database = sillage::postgres::Postgres::connect(&url, Arc::new(SystemClock)).await;
     let database = Arc::new(database.expect("connects"));
-    (database.clone(), Box::new(move || database.durable_writes()))
+    (database.clone(), Box::new(move || database.durable_writes()), None)
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -133,12 +134,12 @@ pub(crate) async fn run(what: Saga) {
     let folder = std::env::temp_dir().join(format!("sillage-bench-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&folder).expect("a folder for the files");
     #[cfg(feature = "postgres")]
-    let (database, writes) = match &what.database {
+    let (database, writes, raw) = match &what.database {
         Some(url) => postgres(url).await,
         None => file(&folder),
     };
     #[cfg(not(feature = "postgres"))]
-    let (database, writes) = file(&folder);
+    let (database, writes, raw) = file(&folder);
     let (app, mut ends) = start(database).await;
     let order = app.service("order");
     // The first ones find caches and statements cold.
@@ -150,6 +151,11 @@ pub(crate) async fn run(what: Saga) {
     fsyncs.extend(self::fsyncs(&folder));
     let fsync = median(fsyncs);
     let arithmetic = fsync.mul_f64(each);
+    if let Some(raw) = raw {
+        let entry = raw(&folder);
+        let ratio = one.as_secs_f64() / (entry.as_secs_f64() * each);
+        println!("saga: an entry by raw rusqlite {entry:?}; ratio to as many of them {ratio:.2}");
+    }
     let before = writes();
     let ((many, _), many_rate) = flight(&order, &mut ends, "many", sagas * 20, 64).await;
     let shared = writes() - before;
