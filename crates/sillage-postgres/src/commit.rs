@@ -6,24 +6,25 @@ use crate::{
     error::{Cause, cause, describe, refuse},
     link::{Link, end},
     log::Log,
-    phases::{self, Locking, Outcome},
+    phases::{self, Done, Locking, Outcome},
     run,
     state::{Key, keys},
 };
-use sillage_core::{Commit, CommitError, Committed, Error, ErrorKind, Failure};
+use sillage_core::{Commit, CommitError, Committed, Error, ErrorKind, Failure, Recorded};
 use std::{collections::HashSet, ops::Range};
 
 /// How often the same commits are tried when somebody was quicker or in the way.
 const RACES: usize = 3;
 
-/// Applies the batch: one outcome a commit, in order.
+/// Applies the batch: one outcome a commit, in order, and what is in the log since.
 pub(crate) async fn apply(
     log: &Log,
     link: &mut Link,
     commits: &[&Commit],
     locking: Locking,
-) -> Vec<Outcome> {
+) -> (Vec<Outcome>, Vec<Recorded>) {
     let mut outcomes: Vec<Outcome> = commits.iter().map(|_| None).collect();
+    let mut appended = vec![];
     let mut held: HashSet<Key> = HashSet::new();
     // What is still to be done, the first at the end, with how often it was tried.
     let mut parts = vec![(0..commits.len(), 0)];
@@ -37,7 +38,8 @@ pub(crate) async fn apply(
         }
         match attempt(log, link, &chosen, (locking, tried)).await {
             Ok(done) => {
-                for (number, outcome) in numbers.into_iter().zip(done) {
+                appended.extend(done.appended);
+                for (number, outcome) in numbers.into_iter().zip(done.outcomes) {
                     if outcome.is_none() {
                         held.extend(keys(commits[number]).filter(Key::is_exclusive));
                     }
@@ -54,7 +56,7 @@ pub(crate) async fn apply(
             },
         }
     }
-    outcomes
+    (outcomes, appended)
 }
 
 /// What to do about a batch that was refused.
@@ -110,7 +112,7 @@ async fn attempt(
     link: &mut Link,
     commits: &[&Commit],
     (locking, tried): (Locking, usize),
-) -> sqlx::Result<Vec<Outcome>> {
+) -> sqlx::Result<Done> {
     let mut open = link.open().await?;
     let way = link.way.clone();
     let done = way.limited(async {
@@ -119,7 +121,10 @@ async fn attempt(
             && let Some(common) = Common::of(commits)
         {
             match at_once(log, &way, &mut open, common).await {
-                Ok(done) => return Ok(done.into_iter().map(|done| Some(Ok(done))).collect()),
+                Ok((committed, appended)) => {
+                    let outcomes = committed.into_iter().map(|done| Some(Ok(done))).collect();
+                    return Ok(Done { outcomes, writes: true, appended });
+                }
                 Err(error) if cause(&error) == Cause::Server => return Err(error),
                 // The phases tell which commit it is about.
                 Err(_) => {}
@@ -128,12 +133,11 @@ async fn attempt(
         way.begin(&mut open).await?;
         let done = phases::run(log, &mut open, commits, locking).await;
         match done {
-            Ok((outcomes, false)) => {
+            Ok(done) if !done.writes => {
                 crate::link::rollback(&mut open).await?;
-                Ok(outcomes)
+                Ok(done)
             }
-            Ok((outcomes, true)) => end(&mut open, Ok(outcomes)).await,
-            Err(error) => end(&mut open, Err(error)).await,
+            done => end(&mut open, done).await,
         }
     });
     let done = done.await;
@@ -146,7 +150,7 @@ async fn at_once(
     way: &crate::link::Way,
     open: &mut sqlx::PgConnection,
     common: Common<'_>,
-) -> sqlx::Result<Vec<Committed>> {
+) -> sqlx::Result<(Vec<Committed>, Vec<Recorded>)> {
     if way.commits_alone() {
         return common.commit(log, open).await;
     }

@@ -10,7 +10,8 @@ use crate::{
     state::{Key, keys},
 };
 use sillage_core::{
-    Commit, Committed, Condition, Decision, Delivered, Expected, Position, Sort, Text, Write,
+    Commit, Committed, Condition, Decision, Delivered, Expected, Position, Recorded, Sort, Text,
+    Write,
 };
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
@@ -172,13 +173,13 @@ impl<'c> Common<'c> {
         Some(())
     }
 
-    /// Commits the batch, if the database is as it expects. Any error leaves nothing of it, but for
+    /// Commits the batch, if the database is as it expects, and answers what it has appended as well. Any error leaves nothing of it, but for
     /// one of the server, after which nobody knows.
     pub(crate) async fn commit(
         self,
         log: &Log,
         connection: &mut PgConnection,
-    ) -> sqlx::Result<Vec<Committed>> {
+    ) -> sqlx::Result<(Vec<Committed>, Vec<Recorded>)> {
         let (leases, epochs): (Vec<_>, Vec<_>) =
             self.leases.iter().map(|(name, epoch)| (*name, signed(*epoch))).unzip();
         let streams: Vec<_> = self.streams.keys().copied().collect();
@@ -202,7 +203,9 @@ impl<'c> Common<'c> {
             None => rows.first().map_or(Ok(0), |row| unsigned(row, 1))?,
         };
         let before = |end: usize| end.checked_sub(1).map_or(head, |last| positions[last]);
-        Ok(self.ends.iter().map(|end| Committed { position: Position(before(*end)) }).collect())
+        let committed = |end: &usize| Committed { position: Position(before(*end)) };
+        let committed = self.ends.iter().map(committed).collect();
+        Ok((committed, self.entries.recorded(&positions)))
     }
 
     /// As ten arguments, with up to where inbox rows are forgotten.

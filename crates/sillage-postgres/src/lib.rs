@@ -138,13 +138,14 @@ impl Postgres {
         commit: &Commit,
     ) -> Result<Committed, CommitError> {
         transaction::check(&self.log, connection).await?;
-        transaction::write(&self.log, connection, commit).await
+        let written = transaction::write(&self.log, connection, commit).await;
+        written.map(|(committed, _)| committed)
     }
 
     /// Transactions with [`Postgres::write`] were committed: whoever waits for changes looks now, in
     /// all processes, and not only within a second.
     pub fn committed(&self) {
-        self.tail.committed();
+        self.tail.committed(vec![]);
     }
 
     /// Commits over the limits are refused here; the others go on.

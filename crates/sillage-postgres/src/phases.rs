@@ -9,7 +9,9 @@ use crate::{
     run::{self, Ended},
     state::{Key, Puts, Row, State, Value, keys},
 };
-use sillage_core::{Commit, CommitError, Committed, Decision, Position, Text, Timestamp, Write};
+use sillage_core::{
+    Commit, CommitError, Committed, Decision, Position, Recorded, Text, Timestamp, Write,
+};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use std::collections::HashSet;
 
@@ -23,14 +25,22 @@ pub(crate) enum Locking {
     Wait,
 }
 
-/// One outcome a commit, in order, and whether anything was written. The transaction has begun, and
-/// is to be committed or rolled back.
+/// What a transaction has done, if it is committed.
+pub(crate) struct Done {
+    /// One a commit, in order.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// Whether anything was written.
+    pub(crate) writes: bool,
+    pub(crate) appended: Vec<Recorded>,
+}
+
+/// Tries the commits. The transaction has begun, and is to be committed or rolled back.
 pub(crate) async fn run(
     log: &Log,
     connection: &mut PgConnection,
     commits: &[&Commit],
     locking: Locking,
-) -> sqlx::Result<(Vec<Outcome>, bool)> {
+) -> sqlx::Result<Done> {
     let mut wanted = Wanted::of(commits);
     let mut state = lock(log, connection, &wanted, locking).await?;
     wanted.keys.retain(|key| !state.rows.contains_key(key));
@@ -60,9 +70,10 @@ pub(crate) async fn run(
         .iter()
         .zip(commits)
         .any(|(accepted, commit)| matches!(accepted, Some(Ok(()))) && !commit.writes.is_empty());
-    let positions = if writes { write(log, connection, &state, commits).await? } else { vec![] };
+    let written = if writes { write(log, connection, &state, commits).await? } else { vec![] };
+    let positions: Vec<_> = written.iter().map(|entry| entry.position.0).collect();
     let outcomes = outcomes(accepted, (&appended, &positions), state.head);
-    Ok((outcomes, writes))
+    Ok(Done { outcomes, writes, appended: written })
 }
 
 /// Takes a commit that is not refused, unless SQL of users in it fails, or finds its rows held.
@@ -266,14 +277,13 @@ async fn claim(
     Ok(())
 }
 
-/// Writes what accepted commits wrote, takes claims of others back, and answers the positions of
-/// entries.
+/// Writes what accepted commits wrote, takes claims of others back, and answers what was appended.
 async fn write(
     log: &Log,
     connection: &mut PgConnection,
     state: &State,
     commits: &[&Commit],
-) -> sqlx::Result<Vec<u64>> {
+) -> sqlx::Result<Vec<Recorded>> {
     for (consumer, partition, through) in &state.forgotten {
         let query = log.query(&log.sql.forget).bind(&**consumer).bind(&**partition);
         query.bind(signed(*through)).execute(&mut *connection).await?;
@@ -291,7 +301,8 @@ async fn write(
     }
     let query = changes.bind(log.query(&log.sql.write), state.now);
     let query = entries.bind(query).bind(log.oid).bind(log.sequence);
-    positions(&query.fetch_all(connection).await?, entries.len())
+    let positions = positions(&query.fetch_all(connection).await?, entries.len())?;
+    Ok(entries.recorded(&positions))
 }
 
 /// Removes entries, and puts others back.

@@ -1,7 +1,7 @@
 //! The end of the log in memory: what one reader has read for all that are as far.
 
 use sillage_core::{Filter, Recorded};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How many entries are kept, and about how many bytes of payload.
 const ENTRIES: usize = 4096;
@@ -84,6 +84,37 @@ impl Recent {
     }
 }
 
+/// What this process has appended: it need not be read to be known.
+#[derive(Default)]
+pub(crate) struct Own {
+    entries: BTreeMap<u64, Recorded>,
+    bytes: usize,
+}
+
+impl Own {
+    pub(crate) fn add(&mut self, appended: Vec<Recorded>) {
+        for entry in appended {
+            self.bytes += entry.body.size();
+            if let Some(other) = self.entries.insert(entry.position.0, entry) {
+                self.bytes -= other.body.size();
+            }
+        }
+        while self.entries.len() > ENTRIES || self.bytes > BYTES {
+            let Some((_, first)) = self.entries.pop_first() else { return };
+            self.bytes -= first.body.size();
+        }
+    }
+
+    /// Takes all up to a position out: what came after another one, if nothing else can be there.
+    pub(crate) fn take(&mut self, after: u64, through: u64) -> Option<Vec<Recorded>> {
+        let later = self.entries.split_off(&(through + 1));
+        let taken = std::mem::replace(&mut self.entries, later);
+        self.bytes -= taken.values().map(|entry| entry.body.size()).sum::<usize>();
+        let wanted: Vec<_> = taken.into_values().filter(|entry| entry.position.0 > after).collect();
+        (wanted.len() as u64 == through - after).then_some(wanted)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +165,22 @@ mod tests {
         recent.extend(vec![entry(5001, BYTES)], 5001, 0);
         assert!(!recent.has(5000) && recent.has(5001));
         assert_eq!(recent.read((5001, u64::MAX), &Filter::default(), 1), []);
+    }
+
+    #[test]
+    fn what_was_appended_here_is_all_there_is_or_is_read() {
+        let mut own = Own::default();
+        own.add(vec![entry(3, 1), entry(4, 1)]);
+        own.add(vec![entry(2, 1), entry(7, 1)]);
+        assert_eq!(positions(&own.take(2, 4).unwrap()), [3, 4]);
+        assert_eq!(own.take(4, 7), None, "5 and 6 may be of others");
+        assert_eq!(own.take(6, 7), None, "what was passed is gone");
+        own.add((8..=5000).map(|position| entry(position, 1)).collect());
+        own.add(vec![entry(5001, BYTES)]);
+        assert_eq!(
+            (own.take(5000, 5001), own.bytes),
+            (None, 0),
+            "there is not room for everything"
+        );
     }
 }

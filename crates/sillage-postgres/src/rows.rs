@@ -142,6 +142,7 @@ pub(crate) struct Entries<'m> {
     traceparent: Vec<Option<&'m str>>,
     headers: Vec<Option<Vec<u8>>>,
     payload: Vec<&'m [u8]>,
+    messages: Vec<&'m Arc<Message>>,
 }
 
 impl<'m> Entries<'m> {
@@ -150,7 +151,7 @@ impl<'m> Entries<'m> {
     }
 
     /// Adds one, at its place in its stream.
-    pub(crate) fn push(&mut self, place: Option<(&'m str, u64)>, message: &'m Message) {
+    pub(crate) fn push(&mut self, place: Option<(&'m str, u64)>, message: &'m Arc<Message>) {
         self.stream.push(place.map(|(stream, _)| stream));
         self.stream_version.push(place.map(|(_, version)| signed(version)));
         self.source.push(&message.source);
@@ -166,6 +167,20 @@ impl<'m> Entries<'m> {
         self.traceparent.push(message.traceparent.as_deref());
         self.headers.push(header_bytes(&message.headers));
         self.payload.push(&message.payload);
+        self.messages.push(message);
+    }
+
+    /// As they are in the log, at these positions.
+    pub(crate) fn recorded(&self, positions: &[u64]) -> Vec<Recorded> {
+        let streams = self.stream.iter().copied().zip(self.stream_version.iter().copied());
+        let place = |(stream, version): (Option<&str>, Option<i64>)| {
+            Some((Text::from(stream?), Version(u64::try_from(version?).ok()?)))
+        };
+        let all = positions.iter().zip(streams.map(place)).zip(&self.messages);
+        let recorded = |((position, stream), message): ((&u64, _), &&Arc<Message>)| {
+            Recorded::new(Position(*position), stream, (*message).clone())
+        };
+        all.map(recorded).collect()
     }
 
     /// As fifteen arguments.

@@ -11,14 +11,14 @@ use crate::{
     link::{Link, Way},
     log::Log,
     read::entries,
-    recent::Recent,
+    recent::{Own, Recent},
     rows::unsigned,
 };
 use sillage_core::{Clock, Error, Filter, Page, Position, Recorded, Result, Waiters};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
     time::Duration,
@@ -63,6 +63,8 @@ pub(crate) struct Tail {
     waiters: Waiters,
     /// How many of them have found something since.
     woken: Arc<AtomicU32>,
+    /// What was appended here; behind PgBouncer nobody would notice that the server is another one.
+    own: Option<Arc<std::sync::Mutex<Own>>>,
     /// Nobody waited when the task looked last.
     rests: Arc<AtomicBool>,
     asks: mpsc::UnboundedSender<Ask>,
@@ -79,6 +81,7 @@ impl Tail {
         let (asks, asked) = mpsc::unbounded_channel();
         let (look, tell) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let (woken, rests) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let own = (!way.pooler).then(Arc::<std::sync::Mutex<Own>>::default);
         let watcher = Watcher {
             log: log.clone(),
             clock: way.clock.clone(),
@@ -88,6 +91,7 @@ impl Tail {
             waiters: waiters.clone(),
             tired: (way.clock.elapsed(), Duration::ZERO),
             woken: woken.clone(),
+            own: own.clone(),
             rests: rests.clone(),
             look: look.clone(),
             held: None,
@@ -97,7 +101,7 @@ impl Tail {
         }
         tokio::spawn(watcher.run(asked));
         tokio::spawn(notify(log, way, tell.clone(), asks.downgrade()));
-        Arc::new(Tail { waiters, woken, rests, asks, look, tell })
+        Arc::new(Tail { waiters, woken, own, rests, asks, look, tell })
     }
 
     /// Where the log ends: at least all that was committed before this call.
@@ -108,8 +112,11 @@ impl Tail {
         answer.await.map_err(stopped)?
     }
 
-    /// Commits of this process were accepted that appended.
-    pub(crate) fn committed(&self) {
+    /// Commits were accepted: of this process, that appended this, or of somebody who says so.
+    pub(crate) fn committed(&self, appended: Vec<Recorded>) {
+        if let Some(own) = &self.own {
+            own.lock().unwrap_or_else(PoisonError::into_inner).add(appended);
+        }
         self.look.notify_one();
         self.tell.notify_one();
     }
@@ -153,6 +160,8 @@ struct Watcher {
     tired: (Duration, Duration),
     /// How many readers were woken since.
     woken: Arc<AtomicU32>,
+    /// What was appended here.
+    own: Option<Arc<std::sync::Mutex<Own>>>,
     /// Nobody waited when it looked last.
     rests: Arc<AtomicBool>,
     /// Something was committed here, or somebody said so, or somebody begins to wait.
@@ -261,13 +270,27 @@ impl Watcher {
         }
         let at = recent.through();
         if at < stable {
-            let wanted = (at, stable, usize::MAX);
-            let filter = Filter::default();
-            let read = self.on_link(async |log, c| entries(log, c, wanted, &filter).await).await;
-            let (read, trimmed_before) = read.ok()?;
+            let (read, trimmed_before) = match self.own((at, stable)) {
+                Some(own) => (own, self.seen.trimmed_before),
+                None => self.entries((at, stable)).await.ok()?,
+            };
             recent.extend(read, stable, trimmed_before);
         }
         recent.has(after.0).then(|| recent.later(after.0).cloned().collect())
+    }
+
+    /// Entries after a position up to another, where all of them are from here.
+    fn own(&self, (after, through): (u64, u64)) -> Option<Vec<Recorded>> {
+        let own = self.own.as_ref()?;
+        own.lock().unwrap_or_else(PoisonError::into_inner).take(after, through)
+    }
+
+    async fn entries(
+        &mut self,
+        (after, through): (u64, u64),
+    ) -> sqlx::Result<(Vec<Recorded>, u64)> {
+        let (wanted, filter) = ((after, through, usize::MAX), Filter::default());
+        self.on_link(async |log, c| entries(log, c, wanted, &filter).await).await
     }
 
     async fn read(&mut self, has_moved: bool) -> Result<()> {
@@ -277,8 +300,11 @@ impl Watcher {
         let now = match read {
             Ok(now) => now,
             Err(error) => {
-                // Readers will meet it and say so.
+                // Readers will meet it and say so. It may be back as an older one.
                 tracing::debug!(%error, "the end of the log cannot be read");
+                if let Some(own) = &self.own {
+                    *own.lock().unwrap_or_else(PoisonError::into_inner) = Own::default();
+                }
                 return Err(error);
             }
         };

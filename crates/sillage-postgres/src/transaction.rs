@@ -7,7 +7,7 @@ use crate::{
     run::{NAME, Sql},
     tail::Tail,
 };
-use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Limits};
+use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Limits, Recorded};
 use sqlx::{PgConnection, Postgres, Row as _};
 use std::{
     any::Any,
@@ -40,10 +40,10 @@ impl PgTransaction {
     }
 
     async fn finish(mut self, commit: Commit) -> Result<Committed, CommitError> {
-        let committed = write(&self.log, &mut self.transaction, &commit).await?;
+        let (committed, appended) = write(&self.log, &mut self.transaction, &commit).await?;
         let done = self.transaction.commit().await;
         done.map_err(|error| CommitError::Failed(crate::error::describe(&self.log.place, error)))?;
-        self.tail.committed();
+        self.tail.committed(appended);
         Ok(committed)
     }
 }
@@ -62,21 +62,21 @@ pub(crate) async fn check(log: &Log, connection: &mut PgConnection) -> Result<()
     }
 }
 
-/// Applies a commit within a transaction, which goes on; where it is refused, the transaction is to
-/// be rolled back.
+/// Applies a commit within a transaction, which goes on, and answers what it has appended as well;
+/// where it is refused, the transaction is to be rolled back.
 pub(crate) async fn write(
     log: &Log,
     connection: &mut PgConnection,
     commit: &Commit,
-) -> Result<Committed, CommitError> {
+) -> Result<(Committed, Vec<Recorded>), CommitError> {
     let checked = Limits::default().check(commit).and_then(|()| commit.runs_on::<Sql>(NAME));
     checked.map_err(CommitError::Rejected)?;
     for _ in 0..TRIES {
         let done = phases::run(log, connection, &[commit], Locking::Wait).await;
         match done {
-            Ok((mut outcomes, _)) => {
-                if let Some(outcome) = outcomes.pop().flatten() {
-                    return outcome;
+            Ok(mut done) => {
+                if let Some(outcome) = done.outcomes.pop().flatten() {
+                    return outcome.map(|committed| (committed, done.appended));
                 }
             }
             // Its entries or rows are there by now: somebody was quicker.

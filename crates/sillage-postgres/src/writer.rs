@@ -13,7 +13,7 @@ use crate::{
     state::{Key, keys},
     tail::Tail,
 };
-use sillage_core::{Clock, Commit, CommitError, Committed, Error, Write};
+use sillage_core::{Clock, Commit, CommitError, Committed, Error, Recorded, Write};
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -164,8 +164,9 @@ async fn write(
             next = if batch.len() < GATHERED { waiting.try_recv().ok() } else { None };
         }
         let commits: Vec<&Commit> = batch.iter().map(|job| &job.commit).collect();
-        let outcomes = apply(&context.log, &mut link, &commits, Locking::PassOver).await;
-        context.tell(&commits, &outcomes);
+        let (outcomes, appended) =
+            apply(&context.log, &mut link, &commits, Locking::PassOver).await;
+        context.tell(&commits, &outcomes, appended);
         for (job, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
                 Some(answer) => job.answer(answer),
@@ -195,8 +196,9 @@ async fn wait(context: Arc<Context>, mut link: Link, mut arriving: mpsc::Unbound
                 None
             } else {
                 let commits = [&job.commit];
-                let mut outcomes = apply(&context.log, &mut link, &commits, Locking::Wait).await;
-                context.tell(&commits, &outcomes);
+                let (mut outcomes, appended) =
+                    apply(&context.log, &mut link, &commits, Locking::Wait).await;
+                context.tell(&commits, &outcomes, appended);
                 outcomes.pop().flatten()
             };
             let late = || Err(held_too_long(&context.log, PATIENCE.as_secs()));
@@ -243,15 +245,14 @@ impl Context {
     }
 
     /// Wakes those whom accepted commits concern.
-    fn tell(&self, commits: &[&Commit], outcomes: &[Option<Answer>]) {
+    fn tell(&self, commits: &[&Commit], outcomes: &[Option<Answer>], appended: Vec<Recorded>) {
         let accepted = commits.iter().zip(outcomes);
         let accepted = accepted.filter(|(_, outcome)| matches!(outcome, Some(Ok(_))));
-        let mut writes = accepted.flat_map(|(commit, _)| &commit.writes).peekable();
-        if writes.peek().is_some() {
+        if accepted.flat_map(|(commit, _)| &commit.writes).next().is_some() {
             self.writes.fetch_add(1, Ordering::Relaxed);
         }
-        if writes.any(|write| matches!(write, Write::Append { .. })) {
-            self.tail.committed();
+        if !appended.is_empty() {
+            self.tail.committed(appended);
         }
     }
 }

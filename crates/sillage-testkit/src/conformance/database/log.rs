@@ -3,7 +3,8 @@
 use super::super::{DatabaseFixture, values::*};
 use bytes::Bytes;
 use sillage_core::{
-    CommitError, Expected, Header, Key, Message, MessageId, Position, Timestamp, Version, Write,
+    CommitError, Expected, Filter, Header, Key, Message, MessageId, Position, Timestamp, Version,
+    Write,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -69,7 +70,8 @@ pub async fn payloads_and_bodies_are_opaque<F: DatabaseFixture>(fixture: &F) {
     }
 }
 
-/// Every field of a message comes back as it was, read by the log and by the stream.
+/// Every field of a message comes back as it was: read by the log, by the stream, and as it is told
+/// to who follows the log.
 pub async fn every_field_of_a_message_comes_back<F: DatabaseFixture>(fixture: &F) {
     let database = fixture.open().await;
     let messages = messages();
@@ -77,10 +79,14 @@ pub async fn every_field_of_a_message_comes_back<F: DatabaseFixture>(fixture: &F
         stream: Some("größe/1 'x' \"y\"".into()),
         message: Arc::new(message.clone()),
     };
+    let any = Filter::default();
+    let told = database.next(Position(0), &any, 100);
     accept(&database, writes(messages.iter().map(append).collect::<Vec<_>>())).await;
+    let told = told.await;
     let (log, stream) = (log(&database).await, stream(&database, "größe/1 'x' \"y\"").await);
     assert_eq!(log, stream);
     assert_eq!(log.len(), messages.len());
+    assert!(told.is_none_or(|told| told.entries == log));
     for (entry, message) in log.iter().zip(&messages) {
         assert!(*entry.body == *message, "{:?} is not {message:?}", entry.body);
         assert_eq!(entry.time, message.time);
