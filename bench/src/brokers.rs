@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kafka")]
 mod kafka;
+pub(crate) mod left;
 mod meter;
 pub(crate) mod ours;
 #[cfg(feature = "rabbitmq")]

@@ -2,7 +2,7 @@
 //! same rows into the same tables as bare arrays.
 
 use crate::{
-    brokers::{Placed, messages, ours},
+    brokers::{Placed, left, messages, ours},
     postgres::{psql, transactions},
 };
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,12 @@ pub(crate) async fn run(what: Inbox) {
     let url = format!("{}{}schema=sillage_inbox", what.database, mark(&what.database));
     let database = connect(&url).await.expect("connects");
     let prefix = format!("bench-{}-", Uuid::new_v4().simple());
+    left::removed(&what.broker, &prefix, "inbox", measure(&what, &database, &prefix)).await;
+    psql(&what.database, "DROP SCHEMA IF EXISTS sillage_inbox CASCADE");
+}
+
+async fn measure(what: &Inbox, database: &Arc<dyn Database>, prefix: &str) {
+    let mark = |url: &str| if url.contains('?') { '&' } else { '?' };
     let url =
         format!("{}{}partitions={PARTITIONS}&prefix={prefix}", what.broker, mark(&what.broker));
     let broker = connect_broker(&url).await.expect("connects").expect("a broker");
@@ -62,19 +68,18 @@ pub(crate) async fn run(what: Inbox) {
     let script = std::env::temp_dir().join(format!("{prefix}inbox.sql"));
     std::fs::write(&script, raw()).expect("a script");
     // The consumer's place, before anything is published.
-    start(&database, &broker).await.drain().await;
+    start(database, &broker).await.drain().await;
     let mut ratios = vec![];
     for round in 0..what.rounds {
         ours::publish(&*broker, &messages("bench", what.messages), IN_FLIGHT).await;
-        let ours = consume(&database, &broker, what.messages).await;
-        let raw = bare(&what, &script);
+        let ours = consume(database, &broker, what.messages).await;
+        let raw = bare(what, &script);
         println!("round {round}: ours {ours:.0}/s, bare arrays of {ROWS} {raw:.0}/s");
         ratios.push(ours / raw);
     }
     ratios.sort_by(f64::total_cmp);
     println!("inbox: to bare arrays {:.2}", ratios[ratios.len() / 2]);
     let _ = std::fs::remove_file(script);
-    psql(&what.database, "DROP SCHEMA IF EXISTS sillage_inbox CASCADE");
 }
 
 async fn start(database: &Arc<dyn Database>, broker: &Arc<dyn Broker>) -> sillage::Running {

@@ -1,7 +1,7 @@
 //! Raw rdkafka: `BaseProducer` and `BaseConsumer` in plain loops, with the settings of ours.
 
 use super::{
-    Brokers, PARTITIONS, Placed, Sides, messages,
+    Brokers, PARTITIONS, Placed, Sides, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -13,7 +13,11 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use sillage::{Binding, Message, TopicSpec, connect_broker};
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// As `sillage-kafka` has them.
@@ -61,8 +65,12 @@ fn ready(message: &Arc<Message>) -> Ready {
 }
 
 pub(crate) async fn run(what: &Brokers) {
-    let servers = what.broker.trim_start_matches("kafka://").split('?').next().unwrap_or_default();
     let prefix = format!("bench-{}-", Uuid::new_v4().simple());
+    left::removed(&what.broker, &prefix, "bench", measure(what, &prefix)).await;
+}
+
+async fn measure(what: &Brokers, prefix: &str) {
+    let servers = what.broker.trim_start_matches("kafka://").split('?').next().unwrap_or_default();
     let url = format!("kafka://{servers}?partitions={PARTITIONS}&prefix={prefix}");
     let broker = connect_broker(&url).await.expect("Kafka is there").expect("a broker");
     let spec = |name: &str| TopicSpec { name: name.into(), partitions: Some(PARTITIONS) };
@@ -88,7 +96,7 @@ pub(crate) async fn run(what: &Brokers) {
         consuming.raw(false).push(consume(servers, &topic, what.messages, false).await);
         consuming.raw(true).push(consume(servers, &topic, what.messages, true).await);
         let name: &'static str = format!("bench-{round}").leak();
-        consuming.ours.push(ours::consume(broker.clone(), name, what.messages).await);
+        consuming.ours.push(ours::consume(broker.clone(), name, (1, what.messages)).await);
     }
     consuming.print(
         "consume, typed decode",
@@ -157,7 +165,7 @@ async fn consume(servers: &str, topic: &str, count: u64, headers: bool) -> Figur
         black_box(placed);
         handled += 1;
         if handled == 1 {
-            meter.begin();
+            meter.begin(Instant::now(), handled);
         }
     }
     let figure = meter.figure(count);

@@ -23,23 +23,30 @@ impl fmt::Display for Figure {
 /// Runs from its making on; the rate counts from `begin`.
 pub(crate) struct Meter {
     start: Instant,
+    /// So many were done before.
+    done: u64,
     cpu: f64,
 }
 
 impl Meter {
     pub(crate) fn start() -> Meter {
-        Meter { start: Instant::now(), cpu: cpu() }
+        Meter { start: Instant::now(), done: 0, cpu: cpu() }
     }
 
-    /// The first message is there.
-    pub(crate) fn begin(&mut self) {
-        self.start = Instant::now();
+    /// So many are done already.
+    pub(crate) fn begin(&mut self, start: Instant, done: u64) {
+        (self.start, self.done) = (start, done);
+    }
+
+    pub(crate) fn figure(&self, count: u64) -> Figure {
+        self.figure_at(Instant::now(), count)
     }
 
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn figure(&self, count: u64) -> Figure {
-        let (count, seconds) = (count as f64, self.start.elapsed().as_secs_f64());
-        Figure { rate: count / seconds, cpu: (cpu() - self.cpu) * 1e6 / count }
+    pub(crate) fn figure_at(&self, end: Instant, count: u64) -> Figure {
+        let seconds = end.duration_since(self.start).as_secs_f64();
+        let rate = (count - self.done) as f64 / seconds;
+        Figure { rate, cpu: (cpu() - self.cpu) * 1e6 / count as f64 }
     }
 }
 

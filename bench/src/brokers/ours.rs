@@ -8,9 +8,10 @@ use sillage::{App, Broker, Consumer, Message, Service, State};
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use tokio::sync::Notify;
 
@@ -42,17 +43,22 @@ async fn confirmed(
 #[derive(Default)]
 struct Handled {
     count: AtomicU64,
-    first: Notify,
-    last: Notify,
+    /// When the last was handled before those that are measured, and the last of all.
+    begun: OnceLock<Instant>,
+    ended: OnceLock<Instant>,
+    end: Notify,
+    before: u64,
     all: u64,
 }
 
 async fn handle(placed: Placed, State(handled): State<Arc<Handled>>) {
     assert!(placed.total > 0);
-    match handled.count.fetch_add(1, Ordering::Relaxed) + 1 {
-        1 => handled.first.notify_one(),
-        count if count == handled.all => handled.last.notify_one(),
-        _ => {}
+    let count = handled.count.fetch_add(1, Ordering::Relaxed) + 1;
+    if count == handled.before {
+        let _ = handled.begun.set(Instant::now());
+    } else if count == handled.all {
+        let _ = handled.ended.set(Instant::now());
+        handled.end.notify_one();
     }
 }
 
@@ -61,17 +67,22 @@ fn app(broker: Arc<dyn Broker>, name: &'static str, handled: Arc<Handled>) -> Ap
     App::stateless(broker).service(Service::new(name).state(handled).consumer(consumer))
 }
 
-/// Handles so many messages, decoded, and settles them.
-pub(crate) async fn consume(broker: Arc<dyn Broker>, name: &'static str, count: u64) -> Figure {
-    let handled = Arc::new(Handled { all: count, ..Handled::default() });
+/// Handles so many messages, decoded, and settles them; measures those behind the first so many.
+pub(crate) async fn consume(
+    broker: Arc<dyn Broker>,
+    name: &'static str,
+    (before, all): (u64, u64),
+) -> Figure {
+    let handled = Arc::new(Handled { before, all, ..Handled::default() });
     let mut meter = Meter::start();
     let app = app(broker, name, handled.clone()).start().await.expect("the bench starts");
-    handled.first.notified().await;
-    meter.begin();
-    handled.last.notified().await;
-    let figure = meter.figure(count);
+    handled.end.notified().await;
+    let figure = handled.begun.get().zip(handled.ended.get()).map(|(begun, ended)| {
+        meter.begin(*begun, before);
+        meter.figure_at(*ended, all)
+    });
     app.drain().await;
-    figure
+    figure.expect("more messages than come before the measured ones")
 }
 
 /// Makes what the consumer needs at the broker, and leaves.

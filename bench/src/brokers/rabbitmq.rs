@@ -2,7 +2,7 @@
 //! acknowledges many deliveries at once.
 
 use super::{
-    BATCH, Brokers, PARTITIONS, Placed, Sides, messages,
+    BATCH, Brokers, PARTITIONS, Placed, Sides, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -11,18 +11,19 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, LongString},
 };
 use sillage::{Binding, Key, Message, TopicSpec, connect_broker, partition_of};
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 /// As `sillage-rabbitmq` has them.
 const CHANNELS: u32 = 4;
 const PREFETCH: u16 = 1_024;
+/// As many as wait in the client before the first is handled, if it is slow to begin: not measured.
+const AHEAD: u64 = PARTITIONS as u64 * PREFETCH as u64;
 /// Messages that are not confirmed: on each channel a window of the raw client's.
 const IN_FLIGHT: usize = CHANNELS as usize * BATCH;
 /// Deliveries of a queue that one acknowledgement is for.
@@ -61,6 +62,10 @@ fn ready(message: &Arc<Message>) -> Ready {
 
 pub(crate) async fn run(what: &Brokers) {
     let prefix = format!("bench-{}-", Uuid::new_v4().simple());
+    left::removed(&what.broker, &prefix, "bench", measure(what, &prefix)).await;
+}
+
+async fn measure(what: &Brokers, prefix: &str) {
     let url = format!("{}?partitions={PARTITIONS}&stream=false&prefix={prefix}", what.broker);
     let broker = connect_broker(&url).await.expect("RabbitMQ is there").expect("a broker");
     let spec = TopicSpec { name: "bench".into(), partitions: Some(PARTITIONS) };
@@ -85,9 +90,8 @@ pub(crate) async fn run(what: &Brokers) {
             consuming.raw(headers).push(consumed);
         }
         publishing.ours.push(ours::publish(&*bare, &all, IN_FLIGHT).await);
-        consuming.ours.push(ours::consume(broker.clone(), "bench", what.messages).await);
+        consuming.ours.push(ours::consume(broker.clone(), "bench", (AHEAD, what.messages)).await);
     }
-    raw.unmake().await;
     publishing.print("publish", "lapin, no headers", "lapin, the same headers, made before");
     consuming.print("consume, typed decode", "lapin, without headers", "lapin, with headers");
 }
@@ -135,17 +139,6 @@ impl Raw {
             let bound = channel.queue_bind((&*name).into(), exchange(), key, options, none);
             bound.await.expect("a binding");
         }
-    }
-
-    async fn unmake(&self) {
-        let channel = self.channel().await;
-        for number in 0..PARTITIONS {
-            let name = self.queue(number);
-            let gone = channel.queue_delete((&*name).into(), QueueDeleteOptions::default());
-            gone.await.expect("no queue");
-        }
-        let options = ExchangeDeleteOptions::default();
-        channel.exchange_delete((&*self.exchange).into(), options).await.expect("no exchange");
     }
 
     /// On each channel a window of messages, and the next when they are confirmed.
@@ -214,8 +207,8 @@ impl Raw {
                 delivery.acker.ack(up_to).await.expect("acknowledged");
             }
             handled += 1;
-            if handled == 1 {
-                meter.begin();
+            if handled == AHEAD {
+                meter.begin(Instant::now(), handled);
             }
         }
         let figure = meter.figure(count);
