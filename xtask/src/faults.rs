@@ -129,7 +129,7 @@ impl Faults {
         process::run(process::cargo(&command))?;
         fs::create_dir_all(folder).with_context(|| process::relative(folder))?;
         let shop = folder.join("shop");
-        fs::copy(process::root().join("target").join(built).join("shop"), &shop)?;
+        fs::copy(process::built(&format!("target/{built}/shop")), &shop)?;
         Ok(shop)
     }
 

@@ -2,8 +2,8 @@
 //! seed must give the same totals.
 
 use crate::process;
-use crate::services::{self, ForTests, Service};
-use anyhow::{Context, Result, ensure};
+use crate::services::{self, ForTests, Room, Service};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fmt::{Display, Write as _};
 use std::fs;
@@ -85,14 +85,17 @@ fn measure(profile: &str, orders: u32) -> Result<Vec<Shown>> {
     process::run(process::cargo(&build))?;
     let _stopped_afterwards = ForTests::up(&SERVERS);
     let servers = services::at_hand(&SERVERS)?;
-    let [postgres, kafka, rabbitmq] = [0, 1, 2].map(|n| servers.get(n).map(String::as_str));
-    let brokers = [("embedded", None), ("Kafka", kafka), ("RabbitMQ", rabbitmq)];
-    let run: u32 = rand::random();
+    let [postgres, kafka, rabbitmq] = &servers[..] else { bail!("a server is missing") };
+    let run = format!("pairs-{:08x}", rand::random::<u32>());
+    let kafka = Room::make(Service::Kafka, kafka, &run)?;
+    let rabbitmq = Room::make(Service::Rabbitmq, rabbitmq, &run)?;
+    let brokers =
+        [("embedded", None), ("Kafka", Some(&*kafka.url)), ("RabbitMQ", Some(&*rabbitmq.url))];
     let mut shown = vec![];
     for flow in FLOWS {
-        for (database, server) in [("SQLite", None), ("PostgreSQL", postgres)] {
+        for (database, server) in [("SQLite", None), ("PostgreSQL", Some(&**postgres))] {
             for (broker, url) in brokers {
-                let name = format!("pairs_{run:x}_{}", shown.len());
+                let name = format!("{run}-{}", shown.len());
                 let place = Place { profile, name, postgres: server, broker: url };
                 let report = place.demo(orders, flow);
                 let report = report.with_context(|| format!("{database} with {broker}, {flow}"))?;
@@ -120,14 +123,14 @@ impl Place<'_> {
         fs::create_dir_all(&folder)?;
         let broker = self.broker.map_or("embedded".to_owned(), |url| {
             let mark = if url.contains('?') { '&' } else { '?' };
-            format!("{url}{mark}prefix={}.", self.name.replace('_', "-"))
+            format!("{url}{mark}prefix={}.", self.name)
         });
         let mut arguments = format!(
             "demo --json --data target/pairs --flow {flow} --orders {orders} {SAMPLES} --broker \
              {broker}"
         );
         if let Some(url) = self.postgres {
-            write!(arguments, " --database {url}?schema={}", self.name)?;
+            write!(arguments, " --database {url}?schema={}", self.schema())?;
         }
         let program = process::program(&format!("target/{built}/shop"), &arguments);
         let output = process::shown_result(program)?;
@@ -142,8 +145,12 @@ impl Place<'_> {
         let Some(url) = self.postgres else { return Ok(()) };
         let mut psql = Command::new("psql");
         psql.args(["-q", "-c", "SET client_min_messages = warning"]);
-        psql.args(["-c", &format!("DROP SCHEMA {} CASCADE", self.name), url]);
+        psql.args(["-c", &format!("DROP SCHEMA {} CASCADE", self.schema()), url]);
         process::output(psql).map(drop)
+    }
+
+    fn schema(&self) -> String {
+        self.name.replace('-', "_")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The root of the repository.
@@ -37,12 +37,16 @@ pub(crate) fn rustc(arguments: &str) -> Command {
     command
 }
 
-/// A program of the repository, with `arguments` separated by spaces. What is in `target` is where
-/// cargo builds it.
-pub(crate) fn program(path: &str, arguments: &str) -> Command {
+/// A file of the repository. What is in `target` is where cargo builds it.
+pub(crate) fn built(path: &str) -> PathBuf {
     let elsewhere = path.strip_prefix("target/").zip(std::env::var_os("CARGO_TARGET_DIR"));
     let path = elsewhere.map_or(path.into(), |(inside, target)| Path::new(&target).join(inside));
-    let mut command = Command::new(root().join(path));
+    root().join(path)
+}
+
+/// A program of the repository, with `arguments` separated by spaces.
+pub(crate) fn program(path: &str, arguments: &str) -> Command {
+    let mut command = Command::new(built(path));
     command.args(arguments.split_whitespace()).current_dir(root());
     command
 }

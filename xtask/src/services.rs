@@ -14,6 +14,7 @@ mod place;
 mod postgres;
 mod probe;
 mod rabbitmq;
+mod room;
 mod start;
 mod toxiproxy;
 mod wait;
@@ -23,6 +24,7 @@ use certificates::Certificates;
 use clap::{Subcommand, ValueEnum};
 pub(crate) use for_tests::ForTests;
 use place::Place;
+pub(crate) use room::Room;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use start::Starting;
 use std::process::Command;
@@ -109,6 +111,16 @@ trait Server {
     /// A way to it through a proxy, where tests use one.
     fn detour(&self, _place: &Place) -> Option<Detour> {
         None
+    }
+
+    /// Makes room for one run, on the server with this address; the room's address.
+    fn make_room(&self, _place: &Place, server: &str, _name: &str) -> Result<String> {
+        Ok(server.to_owned())
+    }
+
+    /// Removes what was made in a room, and nothing else.
+    fn remove_room(&self, _place: &Place, _server: &str, _name: &str) -> Result<()> {
+        Ok(())
     }
 
     /// Gets what is missing.

@@ -68,6 +68,19 @@ impl Server for Kafka {
         Some(Detour { url: format!("kafka://127.0.0.1:{proxy}"), proxy, server })
     }
 
+    /// The topics whose names begin so, before a `-`.
+    fn remove_room(&self, place: &Place, server: &str, name: &str) -> Result<()> {
+        ensure!(jars(place).exists(), "Kafka's own tools are not installed");
+        let server = server.trim_start_matches("kafka://").split(['?', '/']).next();
+        let topics = format!("{}-.*", name.replace('.', "\\."));
+        let mut command = place.command("java");
+        command
+            .args(["-cp", &class_path(place), "org.apache.kafka.tools.TopicCommand"])
+            .args(["--bootstrap-server", server.unwrap_or_default(), "--delete", "--if-exists"])
+            .args(["--topic", &topics]);
+        process::output(command).map(drop)
+    }
+
     fn install(&self, place: &Place) -> Result<()> {
         let jars = jars(place);
         let is_there = |program: &str| install::has(program);

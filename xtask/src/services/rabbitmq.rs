@@ -6,11 +6,12 @@
 use super::certificates::{self, Certificates};
 use super::install::{self, Package};
 use super::place::{Place, give};
-use super::probe;
-use super::{Detour, Server, Variable};
+use super::{Detour, Server, Service, Variable};
+use super::{probe, room};
 use crate::process;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
+use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::process::{Command, Stdio};
 
 const PLAIN: u16 = 72;
 const MANAGEMENT: u16 = 73;
+const MANAGED_AT: &str = "SILLAGE_TEST_RABBITMQ_MANAGEMENT";
 const STREAM: u16 = 74;
 /// Between the node and its tools.
 const DISTRIBUTION: u16 = 75;
@@ -40,7 +42,7 @@ impl Server for Rabbitmq {
         vec![
             Variable::new("SILLAGE_TEST_RABBITMQ", url("amqp", PLAIN)),
             Variable::new("SILLAGE_TEST_RABBITMQ_TLS", url("amqps", TLS)),
-            Variable::new("SILLAGE_TEST_RABBITMQ_MANAGEMENT", url("http", MANAGEMENT)),
+            Variable::new(MANAGED_AT, url("http", MANAGEMENT)),
         ]
     }
 
@@ -53,9 +55,26 @@ impl Server for Rabbitmq {
         Some(Detour { url: format!("amqp://test:test@127.0.0.1:{proxy}"), proxy, server })
     }
 
+    /// A virtual host, for the user of this address.
+    fn make_room(&self, _place: &Place, server: &str, name: &str) -> Result<String> {
+        let (user, url) = in_host(server, name);
+        manage(&["-X", "PUT"], &format!("vhosts/{name}"))?;
+        let all = json!({ "configure": ".*", "write": ".*", "read": ".*" }).to_string();
+        let put = ["-X", "PUT", "-H", "content-type: application/json", "-d", &all];
+        manage(&put, &format!("permissions/{name}/{user}"))?;
+        Ok(url)
+    }
+
+    fn remove_room(&self, _place: &Place, _server: &str, name: &str) -> Result<()> {
+        manage(&["-X", "DELETE"], &format!("vhosts/{name}"))
+    }
+
     fn install(&self, _place: &Place) -> Result<()> {
         let is_there = installed().is_some();
-        install::packages(&[Package { name: "rabbitmq-server", is_there }])?;
+        install::packages(&[
+            Package { name: "rabbitmq-server", is_there },
+            Package { name: "curl", is_there: install::has("curl") },
+        ])?;
         certificates::make().map(drop)
     }
 
@@ -97,6 +116,24 @@ impl Server for Rabbitmq {
         }
         Ok(())
     }
+}
+
+/// The user of an address, and the address of this virtual host on the same server.
+fn in_host(server: &str, name: &str) -> (String, String) {
+    let (place, query) = server.split_at(server.find('?').unwrap_or(server.len()));
+    let authority = place.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let user = authority.split_once('@').and_then(|(before, _)| before.rsplit('/').next());
+    let user = user.and_then(|user| user.split(':').next()).unwrap_or("guest").to_owned();
+    (user, format!("{authority}/{name}{query}"))
+}
+
+/// Asks the plugin for management.
+fn manage(arguments: &[&str], what: &str) -> Result<()> {
+    let api = room::address(Service::Rabbitmq, MANAGED_AT);
+    let api = api.with_context(|| format!("{MANAGED_AT} does not say where it is managed"))?;
+    let mut curl = Command::new("curl");
+    curl.args(["-sfS", "-o", "/dev/null"]).args(arguments).arg(format!("{api}/api/{what}"));
+    process::output(curl).map(drop)
 }
 
 /// Where its programs are; those on the path change the user by themselves.
@@ -158,4 +195,18 @@ fn environment(place: &Place, mut command: Command) -> Command {
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
         .env("RABBITMQ_SERVER_ERL_ARGS", "+S 2:2");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_host;
+
+    #[test]
+    fn a_virtual_host_takes_the_place_of_another() {
+        let host = |server| in_host(server, "run-1");
+        let of = |user: &str, url: &str| (user.to_owned(), url.to_owned());
+        assert_eq!(host("amqp://a:b@c:72"), of("a", "amqp://a:b@c:72/run-1"));
+        assert_eq!(host("amqp://a:b@c:72/d?ca=/x"), of("a", "amqp://a:b@c:72/run-1?ca=/x"));
+        assert_eq!(host("amqps://c"), of("guest", "amqps://c/run-1"));
+    }
 }
