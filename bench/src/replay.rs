@@ -2,6 +2,7 @@
 //! decoding them, and writing as many documents as the view did.
 
 use crate::postgres::psql;
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sillage::{
     App, Commit, Contract, Database, Document, Event, Key, Message, MessageId, Position,
@@ -23,6 +24,10 @@ const BATCH: u32 = 1_000;
 /// Rows that the raw side reads and writes at once: as ours.
 const READ: i64 = 4_000;
 const WRITTEN: usize = 2_000;
+/// Columns of the log.
+const POSITION: usize = 0;
+const NAME: usize = 5;
+const PAYLOAD: usize = 15;
 
 #[derive(clap::Args)]
 pub(crate) struct Replay {
@@ -174,18 +179,18 @@ async fn scan(raw: &mut PgConnection) -> (Duration, u32) {
     let page = "SELECT * FROM sillage_replay.log WHERE position > $1 ORDER BY position LIMIT $2";
     let (start, mut at, mut events) = (Instant::now(), 0_i64, 0);
     loop {
-        let rows = sqlx::query(page).bind(at).bind(READ).fetch_all(&mut *raw);
-        let rows = rows.await.expect("a page");
-        for row in &rows {
-            at = row.get("position");
-            if row.get::<&str, _>("name") != Moved::NAME {
+        let mut rows = sqlx::query(page).bind(at).bind(READ).fetch(&mut *raw);
+        let from = at;
+        while let Some(row) = rows.try_next().await.expect("a page") {
+            at = row.get(POSITION);
+            if row.get::<&str, _>(NAME) != Moved::NAME {
                 continue;
             }
-            let moved: Moved = serde_json::from_slice(row.get("payload")).expect("an event");
+            let moved: Moved = serde_json::from_slice(row.get(PAYLOAD)).expect("an event");
             std::hint::black_box(moved);
             events += 1;
         }
-        if rows.is_empty() {
+        if at == from {
             return (start.elapsed(), events);
         }
     }

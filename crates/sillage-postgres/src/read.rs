@@ -17,12 +17,17 @@ use sillage_core::{
     Timestamp, Version,
 };
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
-use std::{collections::HashMap, sync::Arc};
-use tokio::sync::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 /// A filtered read looks at this many positions at most, so that it never takes long.
 const WINDOW: u64 = 10_000;
+
+/// A reader that is so far behind need not know where the log ends in this moment. Sooner than a log can
+/// be restored it asks again.
+const FAR: u64 = 4 * WINDOW;
+const RECENTLY: Duration = Duration::from_millis(200);
 
 /// The readers of one schema.
 #[derive(Clone)]
@@ -31,6 +36,8 @@ pub(crate) struct Readers {
     way: Way,
     pool: PgPool,
     recent: Arc<Mutex<Recent>>,
+    /// Where the log ended, and when somebody asked.
+    known: watch::Sender<(Seen, Duration)>,
 }
 
 impl Readers {
@@ -40,7 +47,7 @@ impl Readers {
         pool: PgPool,
         recent: Arc<Mutex<Recent>>,
     ) -> Readers {
-        Readers { log, way, pool, recent }
+        Readers { log, way, pool, recent, known: watch::Sender::default() }
     }
 
     /// Runs `read` on a connection.
@@ -74,13 +81,17 @@ impl Readers {
         filter: &Filter,
         max: usize,
     ) -> Result<Page> {
-        let seen = tail.ask().await?;
+        let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
+        let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
+        let known = if scans { self.known(after) } else { None };
+        let seen = match known {
+            Some(seen) => seen,
+            None => self.ask(tail).await?,
+        };
         if after.0 > seen.last {
             return Err(restored(&self.log.place, "this reader", after, signed(seen.last)));
         }
         let (from, mut trimmed_before) = (after.0, seen.trimmed_before);
-        let filtered = !filter.topics.is_empty() || !filter.names.is_empty();
-        let scans = filtered && filter.stream.is_none() && filter.correlation_id.is_none();
         let Seen { stable, .. } = seen;
         let until = if scans { stable.min(from.saturating_add(WINDOW)) } else { stable };
         let wanted = (from, until, max);
@@ -101,6 +112,21 @@ impl Readers {
         let read = Position(if max == 0 { from } else { until.max(from) });
         let through = through(&entries, max, read);
         Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
+    }
+
+    /// Where the log ended a moment ago, for a reader that is far behind that: nothing changes in its
+    /// window, but that it may be gone, as the page itself says.
+    fn known(&self, after: Position) -> Option<Seen> {
+        let (known, asked) = *self.known.borrow();
+        let is_far = after.0.saturating_add(FAR) <= known.stable;
+        (is_far && self.way.clock.elapsed() <= asked + RECENTLY).then_some(known)
+    }
+
+    async fn ask(&self, tail: &Tail) -> Result<Seen> {
+        let now = self.way.clock.elapsed();
+        let seen = tail.ask().await?;
+        self.known.send_replace((seen, now));
+        Ok(seen)
     }
 
     /// Entries at the end of the log, which one reads for all.

@@ -51,13 +51,36 @@ pub use view::{Get, ReadError, View};
 
 /// What an event does to a view.
 enum Fold<D> {
-    Change(Reading<(Key, Changed<D>)>),
-    Delete(Reading<Key>),
+    Change(Change<D>),
+    Delete(Delete),
 }
 
-type Reading<T> = Box<dyn Fn(&Recorded) -> Result<T, DecodeError> + Send + Sync>;
+/// Reads an entry and changes the document that it is about.
+type Change<D> =
+    Box<dyn Fn(&Recorded, &mut dyn Target<D>) -> Result<(), DecodeError> + Send + Sync>;
+
+type Delete = Box<dyn Fn(&Recorded) -> Result<Key, DecodeError> + Send + Sync>;
 
 type Changed<D> = Box<dyn FnOnce(&mut D) + Send>;
+
+/// The documents that entries are folded into.
+trait Target<D> {
+    /// Changes the document of that id, made when it is not there; `false`: it is not known yet.
+    fn change(&mut self, id: &str, change: &mut dyn FnMut(&mut D)) -> bool;
+    /// Keeps the change until the document is known.
+    fn change_later(&mut self, id: &str, change: Changed<D>);
+}
+
+impl<D: Default> Target<D> for HashMap<String, D> {
+    fn change(&mut self, id: &str, change: &mut dyn FnMut(&mut D)) -> bool {
+        change(self.entry(id.to_owned()).or_default());
+        true
+    }
+
+    fn change_later(&mut self, id: &str, change: Changed<D>) {
+        change(self.entry(id.to_owned()).or_default());
+    }
+}
 
 /// What to do with each event, by its name.
 type Folds<D> = HashMap<&'static str, Arc<Fold<D>>, RandomState>;
@@ -93,11 +116,15 @@ impl<D: Document + Default> Projection<D> {
         id: impl Fn(&Recorded<E>) -> Key + Send + Sync + 'static,
         fold: impl Fn(&mut D, &Recorded<E>) + Send + Sync + Clone + 'static,
     ) -> Self {
-        let change = move |entry: &Recorded| {
+        let change = move |entry: &Recorded, documents: &mut dyn Target<D>| {
             let event = entry.with(E::read(entry.body.version, &entry.payload)?);
-            let (id, fold) = (id(&event), fold.clone());
-            let change: Changed<D> = Box::new(move |document| fold(document, &event));
-            Ok((id, change))
+            let id = id(&event);
+            let id = id.label();
+            if !documents.change(&id, &mut |document| fold(document, &event)) {
+                let fold = fold.clone();
+                documents.change_later(&id, Box::new(move |document| fold(document, &event)));
+            }
+            Ok(())
         };
         self.fold::<E>(Fold::Change(Box::new(change)))
     }
@@ -127,10 +154,7 @@ impl<D: Document + Default> Projection<D> {
         let mut documents = HashMap::new();
         for entry in entries {
             match self.folds.get(&*entry.name).map(|fold| &**fold) {
-                Some(Fold::Change(change)) => {
-                    let (id, change) = change(entry)?;
-                    change(documents.entry(id.label().into_owned()).or_default());
-                }
+                Some(Fold::Change(change)) => change(entry, &mut documents)?,
                 Some(Fold::Delete(delete)) => {
                     documents.remove(&*delete(entry)?.label());
                 }

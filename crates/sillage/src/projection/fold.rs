@@ -4,12 +4,13 @@
 //! when what changed is written. Up to some documents stay, so that a reader that is far behind
 //! neither loads nor writes one again for every entry.
 
-use super::{Changed, Digest, Fold, Folds, Hash, read, unseen::Unseen};
+use super::{Changed, Digest, Fold, Folds, Hash, Target, read, unseen::Unseen};
 use foldhash::fast::RandomState;
 use sillage_core::{DecodeError, Document, Error, Position, Recorded, Result, Statement, Stored};
 use std::{
     collections::{HashMap, HashSet},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 /// After a write so many documents stay in memory, at most twice as many.
@@ -70,7 +71,7 @@ struct Held<D> {
 type Step<D> = (String, Option<Changed<D>>);
 
 pub(super) struct Documents<D> {
-    folds: Folds<D>,
+    folds: Arc<Folds<D>>,
     /// Those used since the last turn, and those that go at the next.
     young: HashMap<String, Held<D>, RandomState>,
     old: HashMap<String, Held<D>, RandomState>,
@@ -78,17 +79,16 @@ pub(super) struct Documents<D> {
     unseen: Option<Unseen>,
     /// In the order of their first change.
     changed: Vec<String>,
-    /// For documents that are to be loaded.
+    /// For documents that are to be loaded, and these.
     steps: Vec<Step<D>>,
+    needed: Vec<String>,
+    asked: HashSet<String, RandomState>,
 }
 
 impl<D: Default> Held<D> {
     /// Whether this is the first change since it was written.
-    fn change(&mut self, change: Option<Changed<D>>) -> bool {
-        match change {
-            Some(change) => change(self.document.get_or_insert_default()),
-            None => self.document = None,
-        }
+    fn change(&mut self, change: impl FnOnce(&mut Option<D>)) -> bool {
+        change(&mut self.document);
         !std::mem::replace(&mut self.changed, true)
     }
 }
@@ -97,15 +97,47 @@ impl<D: Document + Default> Documents<D> {
     pub(super) fn new(folds: Folds<D>, begins: bool) -> Self {
         let (young, old) = (HashMap::default(), HashMap::default());
         let unseen = begins.then(Unseen::new);
-        Documents { folds, young, old, unseen, changed: vec![], steps: vec![] }
+        let (changed, steps, needed) = (vec![], vec![], vec![]);
+        let (folds, asked) = (Arc::new(folds), HashSet::default());
+        Documents { folds, young, old, unseen, changed, steps, needed, asked }
     }
 
-    fn step(&self, entry: &Recorded) -> Option<Result<Step<D>, DecodeError>> {
-        let step = match &**self.folds.get(&*entry.name)? {
-            Fold::Change(change) => change(entry).map(|(id, change)| (id, Some(change))),
-            Fold::Delete(delete) => delete(entry).map(|id| (id, None)),
+    /// Folds an entry; what is about a document that is to be loaded is kept.
+    fn take(&mut self, folds: &Folds<D>, entry: &Recorded) -> Result<(), DecodeError> {
+        match folds.get(&*entry.name).map(|fold| &**fold) {
+            Some(Fold::Change(change)) => change(entry, self),
+            Some(Fold::Delete(delete)) => {
+                let id = delete(entry)?;
+                let id = id.label();
+                if !self.change_held(&id, |document| *document = None) {
+                    self.keep(&id, None);
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Changes a document that is in memory; `false`: it is not.
+    fn change_held(&mut self, id: &str, change: impl FnOnce(&mut Option<D>)) -> bool {
+        let is_first = if let Some(held) = self.young.get_mut(id) {
+            held.change(change)
+        } else if self.holds(id) {
+            self.young.get_mut(id).is_some_and(|held| held.change(change))
+        } else {
+            return false;
         };
-        Some(step.map(|(id, change)| (id.label().into_owned(), change)))
+        if is_first {
+            self.changed.push(id.to_owned());
+        }
+        true
+    }
+
+    fn keep(&mut self, id: &str, change: Option<Changed<D>>) {
+        if self.asked.insert(id.to_owned()) {
+            self.needed.push(id.to_owned());
+        }
+        self.steps.push((id.to_owned(), change));
     }
 
     /// Whether what is known of it is in memory; then it is among the young from now on.
@@ -119,15 +151,6 @@ impl<D: Document + Default> Documents<D> {
             self.young.insert(id.to_owned(), Held::default());
         }
         is_absent
-    }
-
-    /// Changes a document that is in memory; gives back what is about another.
-    fn change(&mut self, (id, change): Step<D>) -> Option<Step<D>> {
-        let Some(held) = self.young.get_mut(&id) else { return Some((id, change)) };
-        if held.change(change) {
-            self.changed.push(id);
-        }
-        None
     }
 
     fn turn(&mut self) {
@@ -155,27 +178,15 @@ impl<D: Document + Default> Folder for Documents<D> {
         &mut self,
         entries: &mut dyn Iterator<Item = Recorded>,
     ) -> (Vec<String>, Option<Poison>) {
-        let (mut needed, mut asked) = (vec![], HashSet::<_, RandomState>::default());
+        let (mut poison, folds) = (None, self.folds.clone());
         for entry in entries {
-            let step = match self.step(&entry) {
-                None => continue,
-                Some(Ok(step)) => step,
-                Some(Err(error)) => {
-                    let (position, why) = (entry.position, error.to_string());
-                    return (needed, Some(Poison { position, why }));
-                }
-            };
-            let Some(step) = self.change(step) else { continue };
-            if self.holds(&step.0) {
-                self.change(step);
-            } else {
-                if asked.insert(step.0.clone()) {
-                    needed.push(step.0.clone());
-                }
-                self.steps.push(step);
+            if let Err(error) = self.take(&folds, &entry) {
+                poison = Some(Poison { position: entry.position, why: error.to_string() });
+                break;
             }
         }
-        (needed, None)
+        self.asked.clear();
+        (std::mem::take(&mut self.needed), poison)
     }
 
     fn fold(&mut self, needed: Vec<String>, stored: &[Option<Stored>]) -> Result<()> {
@@ -189,8 +200,12 @@ impl<D: Document + Default> Folder for Documents<D> {
             };
             self.young.insert(id, held);
         }
-        for step in std::mem::take(&mut self.steps) {
-            if let Some((id, _)) = self.change(step) {
+        for (id, change) in std::mem::take(&mut self.steps) {
+            let change = |document: &mut Option<D>| match change {
+                Some(change) => change(document.get_or_insert_default()),
+                None => *document = None,
+            };
+            if !self.change_held(&id, change) {
                 return Err(Error::corrupt(format!("document `{id}` was folded and not loaded")));
             }
         }
@@ -224,6 +239,16 @@ impl<D: Document + Default> Folder for Documents<D> {
         self.young.clear();
         self.old.clear();
         self.unseen = None;
+    }
+}
+
+impl<D: Document + Default> Target<D> for Documents<D> {
+    fn change(&mut self, id: &str, change: &mut dyn FnMut(&mut D)) -> bool {
+        self.change_held(id, |document| change(document.get_or_insert_default()))
+    }
+
+    fn change_later(&mut self, id: &str, change: Changed<D>) {
+        self.keep(id, Some(change));
     }
 }
 
