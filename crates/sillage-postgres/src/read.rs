@@ -8,10 +8,11 @@ use crate::{
     link::Way,
     log::Log,
     recent::{Recent, STEP},
-    rows::{self, Bound, decision, limit, signed, text, unsigned},
+    rows::{self, Bound, Shared, decision, limit, recorded, signed, text, unsigned},
     start::restored,
     tail::{Seen, Tail},
 };
+use futures_util::TryStreamExt as _;
 use sillage_core::{
     BoxFuture, Decision, Error, Filter, Head, Page, Position, Recorded, Result, Stored, Text,
     Timestamp, Version,
@@ -214,9 +215,16 @@ pub(crate) async fn entries(
         (None, Some(correlation)) => scan(&log.sql.log_correlation).bind(correlation),
         (None, None) => scan(&log.sql.log),
     };
-    let rows = query.fetch_all(connection).await?;
-    let trimmed_before = rows.first().map_or(Ok(0), |row| unsigned(row, rows::ENTRY))?;
-    Ok((rows::entries(&rows)?, trimmed_before))
+    // Row by row, so that the next one finds the memory of the last.
+    let mut rows = query.fetch(connection);
+    let (mut found, mut trimmed_before, mut shared) = (vec![], 0, Shared::default());
+    while let Some(row) = rows.try_next().await? {
+        match recorded(&row, &mut shared)? {
+            Some(entry) => found.push(entry),
+            None => trimmed_before = unsigned(&row, rows::ENTRY)?,
+        }
+    }
+    Ok((found, trimmed_before))
 }
 
 /// A list as PostgreSQL takes it; `None` where any will do.

@@ -1,6 +1,6 @@
 //! Rows as the values of the port, entries as arrays, and headers as bytes.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sillage_core::{
     Decision, Error, Header, Headers, Key, Message, MessageId, Position, Recorded, Stored, Text,
     Timestamp, Version,
@@ -43,30 +43,49 @@ fn bytes(row: &PgRow, column: usize) -> sqlx::Result<Bytes> {
     row.try_get_unchecked::<&[u8], _>(column).map(Bytes::copy_from_slice)
 }
 
-/// Texts that many entries of a page share, and only those of that page: another thread that drops
-/// them counts alone.
+/// What entries of a page share, and only those of that page: another thread that drops them counts
+/// alone.
 #[derive(Default)]
-struct Texts(Vec<Text>);
+pub(crate) struct Shared {
+    texts: Vec<Text>,
+    /// Room for small keys and payloads, one behind the other.
+    room: BytesMut,
+}
 
-impl Texts {
-    /// How many are remembered: looking for one costs less than making it.
-    const MOST: usize = 16;
+impl Shared {
+    /// How many texts are remembered: looking for one costs less than making it.
+    const TEXTS: usize = 16;
+    /// Bytes in one piece, which goes when the last that is in it does, and of the largest in it.
+    const ROOM: usize = 16 << 10;
+    const SMALL: usize = 1 << 10;
 
-    fn shared(&mut self, text: &str) -> Text {
-        if let Some(known) = self.0.iter().find(|known| &***known == text) {
-            return known.clone();
+    fn text(&mut self, text: &[u8]) -> sqlx::Result<Text> {
+        if let Some(known) = self.texts.iter().find(|known| known.as_bytes() == text) {
+            return Ok(known.clone());
         }
+        let text = std::str::from_utf8(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
         let text = Text::from(text);
-        if self.0.len() < Texts::MOST {
-            self.0.push(text.clone());
+        if self.texts.len() < Shared::TEXTS {
+            self.texts.push(text.clone());
         }
-        text
+        Ok(text)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > Shared::SMALL {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.room.capacity() < bytes.len() {
+            self.room = BytesMut::with_capacity(Shared::ROOM);
+        }
+        self.room.extend_from_slice(bytes);
+        self.room.split().freeze()
     }
 }
 
 /// A row of the log, in the order of its columns; `None` for one that is there only for what stands
 /// behind those.
-fn recorded(row: &PgRow, texts: &mut Texts) -> sqlx::Result<Option<Recorded>> {
+pub(crate) fn recorded(row: &PgRow, shared: &mut Shared) -> sqlx::Result<Option<Recorded>> {
     if row.try_get_unchecked::<Option<i64>, _>(0)?.is_none() {
         return Ok(None);
     }
@@ -76,26 +95,24 @@ fn recorded(row: &PgRow, texts: &mut Texts) -> sqlx::Result<Option<Recorded>> {
     };
     let version: i64 = row.try_get_unchecked(6)?;
     let key: Option<&[u8]> = row.try_get_unchecked(8)?;
+    let topic: Option<&[u8]> = row.try_get_unchecked(7)?;
     let id = text(row, 4)?;
     // The first message of a flow gave it its name.
-    let correlation_id = row.try_get_unchecked::<&str, _>(10).map(|text| match text {
-        first if first == &*id => id.clone(),
-        other => other.into(),
-    });
+    let is_first = row.try_get_unchecked::<&[u8], _>(10)? == id.as_bytes();
     let message = Message {
-        source: texts.shared(row.try_get_unchecked(3)?),
+        source: shared.text(row.try_get_unchecked(3)?)?,
+        correlation_id: if is_first { id.clone() } else { text(row, 10)? },
         id: MessageId::new(id),
-        name: texts.shared(row.try_get_unchecked(5)?),
+        name: shared.text(row.try_get_unchecked(5)?)?,
         version: u32::try_from(version).map_err(|error| sqlx::Error::Decode(error.into()))?,
-        topic: row.try_get_unchecked::<Option<&str>, _>(7)?.map(|topic| texts.shared(topic)),
-        key: key.map(|key| Key::from_bytes(Bytes::copy_from_slice(key))),
+        topic: topic.map(|topic| shared.text(topic)).transpose()?,
+        key: key.map(|key| Key::from_bytes(shared.bytes(key))),
         time: Timestamp::from_micros(row.try_get_unchecked(9)?),
-        correlation_id: correlation_id?,
         causation_id: optional_text(row, 11)?.map(MessageId::new),
         operation_id: optional_text(row, 12)?,
         traceparent: optional_text(row, 13)?,
         headers: headers(row.try_get_unchecked(14)?)?,
-        payload: bytes(row, 15)?,
+        payload: shared.bytes(row.try_get_unchecked(15)?),
     };
     Ok(Some(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message))))
 }
@@ -105,8 +122,8 @@ pub(crate) const ENTRY: usize = 16;
 
 /// Rows of the log.
 pub(crate) fn entries(rows: &[PgRow]) -> sqlx::Result<Vec<Recorded>> {
-    let mut texts = Texts::default();
-    rows.iter().filter_map(|row| recorded(row, &mut texts).transpose()).collect()
+    let mut shared = Shared::default();
+    rows.iter().filter_map(|row| recorded(row, &mut shared).transpose()).collect()
 }
 
 /// A row of the documents: id, version, sort key, body.
