@@ -180,20 +180,7 @@ impl<'c> Common<'c> {
         log: &Log,
         connection: &mut PgConnection,
     ) -> sqlx::Result<(Vec<Committed>, Vec<Recorded>)> {
-        let (leases, epochs): (Vec<_>, Vec<_>) =
-            self.leases.iter().map(|(name, epoch)| (*name, signed(*epoch))).unzip();
-        let streams: Vec<_> = self.streams.keys().copied().collect();
-        let (versions, next): (Vec<_>, Vec<_>) =
-            self.streams.values().map(|(version, next)| (signed(*version), signed(*next))).unzip();
-        // Each part of a statement costs the server time, also where it has nothing to do.
-        let only_appends =
-            self.documents.is_empty() && self.forgotten.is_empty() && self.entries.len() > 0;
-        let sql = if only_appends { &log.sql.append } else { &log.sql.common };
-        let query =
-            log.query(sql).bind(leases).bind(epochs).bind(streams).bind(versions).bind(next);
-        let query = self.bind_decided(query);
-        let query = if only_appends { query } else { self.bind_documents(query) };
-        let query = self.entries.bind(query).bind(log.oid).bind(log.sequence);
+        let query = self.bind_one(log).unwrap_or_else(|| self.bind(log));
         let rows = query.fetch_all(connection).await?;
         let positions =
             if self.entries.len() > 0 { positions(&rows, self.entries.len())? } else { vec![] };
@@ -206,6 +193,38 @@ impl<'c> Common<'c> {
         let committed = |end: &usize| Committed { position: Position(before(*end)) };
         let committed = self.ends.iter().map(committed).collect();
         Ok((committed, self.entries.recorded(&positions)))
+    }
+
+    /// The statement for one entry to one stream, if that is all.
+    fn bind_one(&self, log: &Log) -> Option<Bound> {
+        let is_all = self.only_appends() && self.leases.is_empty() && self.decided.is_empty();
+        if !is_all || self.streams.len() != 1 || self.entries.len() != 1 {
+            return None;
+        }
+        let (stream, (version, _)) = self.streams.first_key_value()?;
+        let query = log.query(&log.sql.append_one).bind(*stream).bind(signed(*version));
+        Some(self.entries.bind_first(query).bind(log.oid).bind(log.sequence))
+    }
+
+    fn only_appends(&self) -> bool {
+        self.documents.is_empty() && self.forgotten.is_empty() && self.entries.len() > 0
+    }
+
+    /// The statement with all its arguments.
+    fn bind(&self, log: &Log) -> Bound {
+        let (leases, epochs): (Vec<_>, Vec<_>) =
+            self.leases.iter().map(|(name, epoch)| (*name, signed(*epoch))).unzip();
+        let streams: Vec<_> = self.streams.keys().copied().collect();
+        let (versions, next): (Vec<_>, Vec<_>) =
+            self.streams.values().map(|(version, next)| (signed(*version), signed(*next))).unzip();
+        // Each part of a statement costs the server time, also where it has nothing to do.
+        let only_appends = self.only_appends();
+        let sql = if only_appends { &log.sql.append } else { &log.sql.common };
+        let query =
+            log.query(sql).bind(leases).bind(epochs).bind(streams).bind(versions).bind(next);
+        let query = self.bind_decided(query);
+        let query = if only_appends { query } else { self.bind_documents(query) };
+        self.entries.bind(query).bind(log.oid).bind(log.sequence)
     }
 
     /// As ten arguments, with up to where inbox rows are forgotten.

@@ -200,6 +200,24 @@ impl<'m> Entries<'m> {
         all.map(recorded).collect()
     }
 
+    /// The first by itself, as thirteen arguments without its place.
+    pub(crate) fn bind_first(&self, query: Bound) -> Bound {
+        query
+            .bind(self.source[0])
+            .bind(self.id[0])
+            .bind(self.name[0])
+            .bind(self.version[0])
+            .bind(self.topic[0])
+            .bind(self.key[0])
+            .bind(self.time[0])
+            .bind(self.correlation_id[0])
+            .bind(self.causation_id[0])
+            .bind(self.operation_id[0])
+            .bind(self.traceparent[0])
+            .bind(self.headers[0].as_deref())
+            .bind(self.payload[0])
+    }
+
     /// As fifteen arguments.
     pub(crate) fn bind(&self, query: Bound) -> Bound {
         query
