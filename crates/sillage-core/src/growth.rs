@@ -108,12 +108,12 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Message, MessageId, Timestamp};
     use proptest::prelude::*;
 
-    fn entry(position: u64, topic: u8, payload: usize) -> Recorded {
+    pub(crate) fn entry(position: u64, topic: u8, payload: usize) -> Recorded {
         let message = Message {
             id: MessageId::new(position.to_string()),
             source: "test".into(),
@@ -132,7 +132,7 @@ mod tests {
         Recorded::new(Position(position), None, message.into())
     }
 
-    fn of(topic: u8) -> Filter {
+    pub(crate) fn of(topic: u8) -> Filter {
         Filter { topics: vec![topic.to_string().into()], ..Filter::default() }
     }
 

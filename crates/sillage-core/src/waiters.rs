@@ -132,7 +132,7 @@ impl Drop for Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Message, MessageId, Timestamp};
+    use crate::growth::tests::{entry, of};
     use std::{
         sync::atomic::{AtomicU32, Ordering},
         task::Wake,
@@ -158,49 +158,24 @@ mod tests {
         }
     }
 
-    fn named(name: &str) -> Filter {
-        Filter { names: vec![name.into()], ..Filter::default() }
-    }
-
-    fn entry(position: u64, name: &str) -> Recorded {
-        let message = Message {
-            id: MessageId::new(position.to_string()),
-            source: "test".into(),
-            name: name.into(),
-            version: 1,
-            topic: None,
-            key: None,
-            time: Timestamp::default(),
-            correlation_id: "flow".into(),
-            causation_id: None,
-            operation_id: None,
-            traceparent: None,
-            headers: vec![],
-            payload: vec![].into(),
-        };
-        Recorded::new(Position(position), None, message.into())
-    }
-
     #[test]
     fn only_those_are_woken_whom_it_concerns_and_once() {
         let waiters = Waiters::default();
         let counts: [Arc<Count>; 2] = Default::default();
-        let mut waits = ["a", "b"].map(|name| waiters.wait(Position(0), named(name)));
+        let mut waits = [0, 1].map(|topic| waiters.wait(Position(0), of(topic)));
         for (count, wait) in counts.iter().zip(&mut waits) {
             assert!(!count.polls(wait));
         }
-        waiters.appended(Position(0), Position(1), [entry(1, "a")]);
-        waiters.appended(Position(1), Position(2), [entry(2, "a")]);
+        waiters.appended(Position(0), Position(1), [entry(1, 0, 1)]);
+        waiters.appended(Position(1), Position(2), [entry(2, 0, 1)]);
         assert_eq!(counts.each_ref().map(|count| count.woken()), [1, 0]);
         assert!(counts[0].polls(&mut waits[0]) && !counts[1].polls(&mut waits[1]));
-        let page = waiters.page(Position(1), &named("a"), 9).unwrap();
-        assert_eq!((page.entries, page.through), (vec![entry(2, "a")], Position(2)));
+        let page = waiters.page(Position(1), &of(0), 9).unwrap();
+        assert_eq!((page.entries, page.through), (vec![entry(2, 0, 1)], Position(2)));
         // By whom, nobody knows.
         waiters.grown(Position(3));
         assert_eq!(counts.each_ref().map(|count| count.woken()), [1, 1]);
-        assert!(
-            counts[1].polls(&mut waits[1]) && waiters.page(Position(2), &named("a"), 9).is_none()
-        );
+        assert!(counts[1].polls(&mut waits[1]) && waiters.page(Position(2), &of(0), 9).is_none());
         assert_eq!(waiters.count(), 2);
         drop(waits);
         assert_eq!(waiters.count(), 0);
@@ -209,10 +184,10 @@ mod tests {
     #[test]
     fn what_comes_before_the_first_poll_is_not_missed() {
         let (waiters, count) = (Waiters::default(), Arc::<Count>::default());
-        let mut wait = waiters.wait(Position(0), named("a"));
-        waiters.appended(Position(0), Position(1), [entry(1, "a")]);
+        let mut wait = waiters.wait(Position(0), of(0));
+        waiters.appended(Position(0), Position(1), [entry(1, 0, 1)]);
         assert!(count.polls(&mut wait));
-        let mut late = waiters.wait(Position(0), named("a"));
+        let mut late = waiters.wait(Position(0), of(0));
         assert!(count.polls(&mut late) && count.woken() == 0);
     }
 }
