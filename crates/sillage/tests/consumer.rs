@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Expected, prelude::*};
+use sillage::{Commit, Expected, Range, Write, prelude::*};
 use sillage_testkit::Held;
 use std::sync::Arc;
 
@@ -57,6 +57,41 @@ async fn a_commit_whose_outcome_is_unknown_is_not_doubled() {
     app.drain().await;
     let log = harness.log_until(6).await;
     assert_eq!(log.len(), 6, "{:?}", log.iter().map(|entry| &entry.name).collect::<Vec<_>>());
+}
+
+/// A crash may come before the watermark is stored.
+#[tokio::test(start_paused = true)]
+async fn what_was_decided_before_a_crash_does_not_run_again() {
+    let log = Probe::default();
+    let invoice = {
+        let log = log.clone();
+        move |order: Created| {
+            log.note(&order.order_id);
+            async move { publish(Invoiced { order_id: order.order_id }) }
+        }
+    };
+    let harness = Harness::new();
+    let app = harness.start(Consumer::new("billing").on(invoice.clone())).await;
+    for id in ["a", "b", "c"] {
+        app.service("shop").commit(publish(created(id))).await.unwrap();
+    }
+    harness.log_until(6).await;
+    drop(app);
+    let database = harness.database();
+    let all = Range::Ids { prefix: "", after: "" };
+    for stored in database.list("watermarks", all, 1_000).await.unwrap() {
+        let gone = Write::Delete { collection: "watermarks".into(), id: stored.id };
+        let commit = Commit { conditions: vec![], writes: vec![gone] };
+        database.commit(vec![commit]).await.pop().unwrap().unwrap();
+    }
+    let app = harness.start(Consumer::new("billing").on(invoice)).await;
+    app.service("shop").commit(publish(created("d"))).await.unwrap();
+    harness.log_until(8).await;
+    harness.passed("shop/billing", 4).await;
+    app.drain().await;
+    let mut notes = log.notes();
+    notes.sort();
+    assert_eq!(notes, ["a", "b", "c", "d"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,6 +46,8 @@ pub(crate) struct Guard {
 pub(crate) struct Loaded {
     mark: Option<Mark>,
     keys: Vec<Stored>,
+    /// Whatever comes behind it was in nobody's hands before; `None`: nobody knows.
+    end: Option<Offset>,
 }
 
 /// A partition of this member.
@@ -77,6 +79,8 @@ pub(super) struct Assigned {
     looking: Option<Vec<Delivery>>,
     /// So many deliveries may have been decided before: they are looked up before they run.
     lookups: usize,
+    /// None behind this offset: it came after the assignment.
+    end: Option<Offset>,
     careful: usize,
     careful_left: usize,
 }
@@ -102,6 +106,7 @@ impl Assigned {
             held: VecDeque::new(),
             looking: None,
             lookups: 0,
+            end: None,
             careful: 0,
             careful_left: 0,
         }
@@ -133,9 +138,9 @@ impl Member {
             self.partitions[place] = Assigned { assignment, owned: true, fence, told, ..fresh };
             match self.database().cloned() {
                 Some(database) if !self.means.spec.broadcast => {
-                    let consumer = self.means.spec.name.clone();
+                    let (consumer, is_log) = (self.means.spec.name.clone(), self.means.is_log);
                     self.fetch(async move {
-                        let loaded = load(&*database, &consumer, &partition).await;
+                        let loaded = load(&*database, &consumer, &partition, is_log).await;
                         Fetched::Assigned(place, assignment, loaded)
                     });
                 }
@@ -172,7 +177,7 @@ impl Member {
         let passed = (mark.offset.0 > 0).then_some(mark.offset);
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
-        assigned.lookups = window;
+        (assigned.lookups, assigned.end) = (window, loaded.end);
         assigned.careful = if mark.open { CAREFUL } else { 0 };
         assigned.guard = mark.guard;
         assigned.stored = None;
@@ -187,12 +192,12 @@ impl Member {
         tracing::warn!(consumer = %self.means.spec.name, %error, "loading a partition failed");
         let assigned = &self.partitions[place];
         let (partition, assignment) = (assigned.partition.clone(), assigned.assignment);
-        let consumer = self.means.spec.name.clone();
+        let (consumer, is_log) = (self.means.spec.name.clone(), self.means.is_log);
         let pause = self.means.clock.sleep(Duration::from_secs(1));
         if let Some(database) = self.database().cloned() {
             self.fetch(async move {
                 pause.await;
-                let loaded = load(&*database, &consumer, &partition).await;
+                let loaded = load(&*database, &consumer, &partition, is_log).await;
                 Fetched::Assigned(place, assignment, loaded)
             });
         }
@@ -240,6 +245,10 @@ impl Member {
                 return;
             }
             let Some(batch) = assigned.held.pop_front() else { return };
+            let is_new = |end| batch.first().is_some_and(|first| first.offset > end);
+            if assigned.end.is_some_and(is_new) {
+                assigned.lookups = 0;
+            }
             if assigned.lookups == 0 {
                 self.push_all(place, batch, &[]);
                 continue;
@@ -374,11 +383,18 @@ impl Member {
     }
 }
 
-async fn load(database: &dyn Database, consumer: &str, partition: &Partition) -> Result<Loaded> {
+async fn load(
+    database: &dyn Database,
+    consumer: &str,
+    partition: &Partition,
+    is_log: bool,
+) -> Result<Loaded> {
+    // An offset is a position there.
+    let end = if is_log { Some(Offset(database.head().await?.last.0)) } else { None };
     let id = names::watermark(consumer, partition);
     let mark = database.get(names::WATERMARKS, &[&id]).await?.pop().flatten();
     let mark = mark.map(|stored| serde_json::from_slice(&stored.body)).transpose()?;
-    Ok(Loaded { mark, keys: keys(database, consumer).await? })
+    Ok(Loaded { mark, keys: keys(database, consumer).await?, end })
 }
 
 /// All parked keys of a consumer.
