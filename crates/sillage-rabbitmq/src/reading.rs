@@ -10,7 +10,7 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use lapin::{message::Delivery, types::FieldTable};
-use sillage_core::{Error, Partition, Result};
+use sillage_core::{Error, Message, Partition, Result};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -28,6 +28,9 @@ const BATCH: usize = 256;
 /// A partition that is paused for longer is closed until it is resumed: a server ends channels
 /// that hold deliveries for half an hour.
 const LONGEST_HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// A message with its delivery tag.
+type Received = (u64, Message);
 
 /// The queue of a partition.
 pub(crate) struct Queue {
@@ -89,6 +92,7 @@ impl Queue {
         let mut tap = tap?;
         self.member.assigned(&self.partition, self.task, tap.channel());
         *troubles = Troubles::default();
+        let mut held = vec![];
         loop {
             let order = *self.orders.borrow_and_update();
             match order {
@@ -98,11 +102,17 @@ impl Queue {
                     return Ok(End::Stopped);
                 }
                 Order::Hold => {
-                    let changed = timeout(LONGEST_HOLD, self.orders.changed()).await;
-                    if changed.is_err() {
+                    let over = timeout(LONGEST_HOLD, self.hold(&mut tap, &mut held));
+                    let Ok(ordered) = over.await else {
                         tap.close().await;
                         return Ok(End::Held);
-                    }
+                    };
+                    ordered?;
+                }
+                Order::Flow if !held.is_empty() => {
+                    let rest = held.split_off(held.len().min(BATCH));
+                    let batch = std::mem::replace(&mut held, rest);
+                    self.member.received(&self.partition, self.task, batch);
                 }
                 Order::Flow => tokio::select! {
                     biased;
@@ -119,23 +129,40 @@ impl Queue {
         tap.map_err(|error| interrupted(&self.name, Some(error)))
     }
 
+    /// Keeps what comes until there is another order: a message takes less memory than what the client
+    /// makes of one. No more than a window can come.
+    async fn hold(&mut self, tap: &mut Tap, held: &mut Vec<Received>) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.orders.changed() => return Ok(()),
+                delivery = tap.next() => held.push(self.read_one(delivery)?),
+            }
+        }
+    }
+
     /// Takes a delivery, and what else is there already.
     fn take(&mut self, first: Option<lapin::Result<Delivery>>, tap: &mut Tap) -> Result<()> {
         let mut batch = vec![];
         let mut next = Some(first);
         while let Some(delivery) = next {
-            let delivery = match delivery {
-                Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => return Err(interrupted(&self.name, Some(error))),
-                None => return Err(interrupted(&self.name, None)),
-            };
-            let topic = &self.partition.topic;
-            let message = self.reader.read(topic, &delivery.properties, delivery.data);
-            batch.push((delivery.delivery_tag, message));
+            batch.push(self.read_one(delivery)?);
             next = if batch.len() < BATCH { tap.next().now_or_never() } else { None };
         }
         self.member.received(&self.partition, self.task, batch);
         Ok(())
+    }
+
+    fn read_one(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<Received> {
+        match delivery {
+            Some(Ok(delivery)) => {
+                let topic = &self.partition.topic;
+                let message = self.reader.read(topic, &delivery.properties, delivery.data);
+                Ok((delivery.delivery_tag, message))
+            }
+            Some(Err(error)) => Err(interrupted(&self.name, Some(error))),
+            None => Err(interrupted(&self.name, None)),
+        }
     }
 }
 
