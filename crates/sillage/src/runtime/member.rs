@@ -46,6 +46,7 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Handlers by the name of what they take.
 pub(crate) type Handlers = HashMap<&'static str, Arc<dyn AnyHandler>, foldhash::fast::RandomState>;
@@ -177,6 +178,8 @@ pub(crate) struct Member {
     /// Since when deliveries have ended that are not settled.
     unsettled: Option<Duration>,
     forgets_at: Duration,
+    /// Among all that ever had its partitions.
+    id: Uuid,
     throttled: bool,
     paused: bool,
     /// Elapsed time when the last turn began.
@@ -222,6 +225,7 @@ impl Member {
             settled_at: Duration::ZERO,
             unsettled: None,
             forgets_at: Duration::ZERO,
+            id: Uuid::new_v4(),
             throttled: false,
             paused,
             now: Duration::ZERO,

@@ -15,6 +15,7 @@ use sillage_core::{
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// How many deliveries run one by one, each with its attempt stored first, after a process died
 /// without draining: those that may have been under way.
@@ -40,6 +41,23 @@ pub(crate) struct Guard {
     /// Its source and id.
     pub(crate) message: Text,
     pub(crate) deaths: u32,
+    /// The member that noted it. One that notes it again, as it lost the partition meanwhile, has not
+    /// died.
+    #[serde(default)]
+    pub(crate) by: Uuid,
+}
+
+impl Guard {
+    /// Of a delivery, behind what was noted last in its partition.
+    pub(super) fn behind(
+        before: Option<Guard>,
+        (offset, message): (Offset, Text),
+        by: Uuid,
+    ) -> Guard {
+        let same = before.filter(|guard| guard.message == message);
+        let deaths = same.map_or(0, |guard| guard.deaths + u32::from(guard.by != by));
+        Guard { offset, message, deaths, by }
+    }
 }
 
 /// What is known of a partition once it is this member's.
@@ -407,5 +425,27 @@ pub(super) async fn keys(database: &dyn Database, consumer: &str) -> Result<Vec<
         let Some(last) = page.last() else { return Ok(all) };
         after = last.id.clone();
         all.extend(page);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_lose_a_partition_is_not_to_die() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let note = |before, message: &str, by| {
+            Guard::behind(Some(before), (Offset(7), message.into()), by)
+        };
+        let first = Guard::behind(None, (Offset(7), "m".into()), one);
+        assert_eq!((first.deaths, first.by), (0, one));
+        let again = note(first, "m", one);
+        assert_eq!(again.deaths, 0, "whoever comes back lives");
+        let second = note(again, "m", other);
+        assert_eq!((second.deaths, second.by), (1, other));
+        assert_eq!(note(second.clone(), "m", other).deaths, 1);
+        assert_eq!(note(second.clone(), "m", one).deaths, 2);
+        assert_eq!(note(second, "another", one).deaths, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What became of a delivery: its handler's return value, and then its commit, decide.
 
-use super::{Head, Member, Pending, Popping, Run, intake::Guard};
+use super::{Head, Member, Pending, Popping, Run};
 use crate::{
     handler::Handled,
     names,
@@ -161,21 +161,8 @@ impl Member {
                 self.lanes.rest(lane);
             }
             Err(CommitError::Fenced) => self.fenced(lane),
-            Err(_) => {
-                self.take_back_guard(lane);
-                self.rerun(lane, 0);
-            }
+            Err(_) => self.rerun(lane, 0),
         }
-    }
-
-    /// What could not be noted is noted again, and no process died meanwhile.
-    fn take_back_guard(&mut self, lane: LaneId) {
-        let Some(place) = self.lanes.front(lane).map(|work| work.partition) else { return };
-        let guard = &mut self.partitions[place].guard;
-        *guard = guard.take().and_then(|guard| {
-            let deaths = guard.deaths.checked_sub(1)?;
-            Some(Guard { deaths, ..guard })
-        });
     }
 
     /// The same delivery again, on fresh state; spends no attempt.

@@ -151,9 +151,9 @@ impl Member {
         // By identity: where a broker has no offsets, a redelivery has another number.
         let message = Text::from(format!("{}/{}", message.source, message.id));
         let assigned = &mut self.partitions[place];
-        let before = assigned.guard.take().filter(|guard| guard.message == message);
-        let deaths = before.map_or(0, |guard| guard.deaths + 1);
-        assigned.guard = Some(Guard { offset, message, deaths });
+        let guard = Guard::behind(assigned.guard.take(), (offset, message), self.id);
+        let deaths = guard.deaths;
+        assigned.guard = Some(guard);
         if deaths >= DEATHS {
             let why = format!("the process died {deaths} times while it handled this message");
             return self.failed(lane, None, &Failure::permanent(why));
