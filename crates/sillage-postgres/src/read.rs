@@ -28,6 +28,9 @@ const WINDOW: u64 = 10_000;
 /// A reader that is so far behind need not know where the log ends in this moment. Sooner than a log can
 /// be restored it asks again.
 const FAR: u64 = 4 * WINDOW;
+/// Pages of so many entries it reads in halves, of at most so many each.
+const HALVED: usize = 1_000;
+const HALF: usize = 5_000;
 const RECENTLY: Duration = Duration::from_millis(200);
 
 /// The readers of one schema.
@@ -96,23 +99,52 @@ impl Readers {
         let Seen { stable, .. } = seen;
         let until = if scans { stable.min(from.saturating_add(WINDOW)) } else { stable };
         let wanted = (from, until, max);
-        let entries = if max == 0 || until <= from {
-            vec![]
-        } else if stable - from <= STEP {
-            let read = self.at_the_end(wanted, filter.clone(), seen.rewritten).await?;
-            trimmed_before = trimmed_before.max(read.1);
-            read.0
+        if max == 0 || until <= from {
+            let through = Position(if max == 0 { from } else { until.max(from) });
+            return Ok(Page { entries: vec![], through, trimmed_before: Position(trimmed_before) });
+        }
+        let (entries, gone, through) = if stable - from <= STEP {
+            let (entries, gone) = self.at_the_end(wanted, filter.clone(), seen.rewritten).await?;
+            let through = through(&entries, max, until);
+            (entries, gone, through)
+        } else if known.is_some() && max >= HALVED {
+            self.halves(wanted, filter).await?
         } else {
-            let filter = filter.clone();
-            let read = self
-                .run(move |log, c| Box::pin(async move { entries(log, c, wanted, &filter).await }))
-                .await?;
-            trimmed_before = trimmed_before.max(read.1);
-            read.0
+            self.part(wanted, filter).await?
         };
-        let read = Position(if max == 0 { from } else { until.max(from) });
-        let through = through(&entries, max, read);
+        trimmed_before = trimmed_before.max(gone);
         Ok(Page { entries, through, trimmed_before: Position(trimmed_before) })
+    }
+
+    /// A page in two parts, read at once: while one waits for the server, the other is decoded.
+    async fn halves(
+        &self,
+        (from, until, max): (u64, u64, usize),
+        filter: &Filter,
+    ) -> Result<(Vec<Recorded>, u64, Position)> {
+        // As many positions have at most as many entries.
+        let half = (max / 2).min(HALF);
+        let middle = until.min(from.saturating_add(half as u64));
+        let first = self.part((from, middle, half), filter);
+        let second = self.part((middle, until, max - half), filter);
+        let (mut first, second) = tokio::try_join!(first, second)?;
+        first.0.extend(second.0);
+        Ok((first.0, first.1.max(second.1), second.2))
+    }
+
+    /// Entries, up to where some without a stream were gone when they were read, and how far these go.
+    async fn part(
+        &self,
+        wanted: (u64, u64, usize),
+        filter: &Filter,
+    ) -> Result<(Vec<Recorded>, u64, Position)> {
+        let (_, until, max) = wanted;
+        let filter = filter.clone();
+        let read =
+            self.run(move |log, c| Box::pin(async move { entries(log, c, wanted, &filter).await }));
+        let (entries, gone) = read.await?;
+        let through = through(&entries, max, until);
+        Ok((entries, gone, through))
     }
 
     /// Where the log ended a moment ago, for a reader that is far behind that: nothing changes in its
@@ -183,10 +215,10 @@ impl Readers {
 }
 
 /// Up to where a page goes, of what was read up to there.
-fn through(entries: &[Recorded], max: usize, read: Position) -> Position {
+fn through(entries: &[Recorded], max: usize, until: u64) -> Position {
     match entries.last() {
         Some(last) if entries.len() >= max => last.position,
-        _ => read,
+        _ => Position(until),
     }
 }
 
@@ -223,6 +255,10 @@ pub(crate) async fn entries(
             Some(entry) => found.push(entry),
             None => trimmed_before = unsigned(&row, rows::ENTRY)?,
         }
+    }
+    // A union has no order of its own; to sort what has one already costs the server more than to look.
+    if !found.is_sorted_by_key(|entry| entry.position) {
+        found.sort_unstable_by_key(|entry| entry.position);
     }
     Ok((found, trimmed_before))
 }

@@ -41,10 +41,11 @@ made AS (
     RETURNING name
 ),
 document AS MATERIALIZED (
-    SELECT wanted.place, wanted.puts < 0 AS goes, found.ctid
+    SELECT wanted.*, found.ctid AS at
     FROM (SELECT count(*) FROM made) AS after_streams,
-        unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
-            WITH ORDINALITY AS wanted (collection, id, version, puts, place),
+        unnest(
+            $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[]
+        ) WITH ORDINALITY AS wanted (collection, id, version, puts, sort, delay, body, place),
         LATERAL (
             SELECT d.version, d.ctid
             FROM "sillage".documents AS d
@@ -87,7 +88,8 @@ absent AS MATERIALIZED (
     SELECT
     FROM unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
         AS wanted (collection, id, version, puts)
-    WHERE wanted.puts < 0
+    WHERE -1 = ANY ($15)
+        AND wanted.puts < 0
         AND wanted.version IS NULL
         AND (
             SELECT d.version
@@ -133,29 +135,26 @@ grown AS (
     WHERE wanted.version > 0
     ON CONFLICT (name) DO UPDATE SET version = excluded.version
 ),
--- They are there, and held. `IS TRUE` keeps a set of places: a join would go through all of one side for
--- each of the other.
+-- They are there, and held.
 put AS (
     INSERT INTO "sillage".documents AS d (collection, id, version, sort, body)
     SELECT
-        wanted.collection,
-        wanted.id,
-        wanted.puts,
-        coalesce(wanted.sort, to_char(
-            (clock_timestamp() + wanted.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
+        document.collection,
+        document.id,
+        document.puts,
+        coalesce(document.sort, to_char(
+            (clock_timestamp() + document.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
         )),
-        wanted.body
-    FROM stable,
-        unnest($12::text[], $13::text[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[])
-            WITH ORDINALITY AS wanted (collection, id, puts, sort, delay, body, place)
-    WHERE wanted.puts > 0 AND (wanted.place IN (SELECT place FROM document)) IS TRUE
+        document.body
+    FROM stable, document
+    WHERE document.puts > 0
     ON CONFLICT (collection, id) DO UPDATE
     SET version = d.version + excluded.version, sort = excluded.sort, body = excluded.body
 ),
 gone AS (
     DELETE FROM "sillage".documents
-    WHERE ctid = ANY (ARRAY(SELECT document.ctid FROM stable, document WHERE document.goes))
+    WHERE ctid = ANY (ARRAY(SELECT document.at FROM stable, document WHERE document.puts < 0))
     RETURNING id
 ),
 forgotten AS (
@@ -198,6 +197,6 @@ SELECT appended.position, stable.head
 FROM stable LEFT JOIN appended ON true
 -- One that somebody wrote since this statement began is held where it is now, and not seen there.
 WHERE 1 / CASE
-    WHEN (SELECT count(*) FROM gone) = (SELECT count(*) FROM document WHERE goes) THEN 1
+    WHEN (SELECT count(*) FROM gone) = (SELECT count(*) FROM document WHERE puts < 0) THEN 1
     ELSE 0
 END = 1

@@ -1,11 +1,11 @@
 -- As `log`, of correlation id $6.
--- Behind them one row more, so that there is one at least: the last column is up to where entries
--- without a stream are gone, as the rest was read.
+-- With them one row more, which has no position: its last column is up to where entries without a stream
+-- are gone, as the rest was read.
 (
     SELECT
         position, stream, stream_version, source, id, name, version, topic, key, time,
         correlation_id, causation_id, operation_id, traceparent, headers, payload,
-        (SELECT value::bigint FROM "sillage".meta WHERE key = 'trimmed_before') AS before
+        NULL::bigint AS trimmed_before
     FROM "sillage".log
     WHERE correlation_id = $6 AND position > $1 AND position <= $2
         AND ($3::text[] IS NULL OR topic = ANY($3))
@@ -20,4 +20,3 @@ SELECT
     value::bigint
 FROM "sillage".meta
 WHERE key = 'trimmed_before'
-ORDER BY position

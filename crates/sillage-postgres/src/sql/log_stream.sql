@@ -1,11 +1,11 @@
 -- As `log`, of stream $6, where versions rise with positions, and of correlation id $7, NULL for any.
--- Behind them one row more, so that there is one at least: the last column is up to where entries
--- without a stream are gone, as the rest was read.
+-- With them one row more, which has no position: its last column is up to where entries without a stream
+-- are gone, as the rest was read.
 (
     SELECT
         position, stream, stream_version, source, id, name, version, topic, key, time,
         correlation_id, causation_id, operation_id, traceparent, headers, payload,
-        (SELECT value::bigint FROM "sillage".meta WHERE key = 'trimmed_before') AS before
+        NULL::bigint AS trimmed_before
     FROM "sillage".log
     WHERE stream = $6 AND position > $1 AND position <= $2
         AND ($7::text IS NULL OR correlation_id = $7)
@@ -21,4 +21,3 @@ SELECT
     value::bigint
 FROM "sillage".meta
 WHERE key = 'trimmed_before'
-ORDER BY position
