@@ -82,9 +82,12 @@ impl Visitor {
     {
         let (slots, mut tasks, mut finished) =
             (Arc::new(Semaphore::new(at_once)), JoinSet::new(), 0);
+        let mut due = SystemClock.elapsed();
         for n in 0..count {
             let slot = slots.clone().acquire_owned().await?;
-            SystemClock.sleep(self.pace).await;
+            SystemClock.sleep(due.saturating_sub(SystemClock.elapsed())).await;
+            // A timer that is late delays no more than one; what had to wait longer is not made up for.
+            due = (due + self.pace).max(SystemClock.elapsed());
             let asking = ask(self.clone(), n);
             tasks.spawn(async move {
                 let _slot = slot;

@@ -9,7 +9,7 @@ use crate::process;
 use crate::services::{self, ForTests, Service};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
@@ -32,6 +32,9 @@ pub(crate) struct Rebuild {
     /// What orders follow from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// With the optimized build, which a hundred orders a second need on two cores
+    #[arg(long)]
+    release: bool,
 }
 
 /// Readings of the report.
@@ -44,11 +47,18 @@ struct Reads {
 impl Rebuild {
     /// Plays it; fails if a read fails, or if what was rebuilt is something else.
     pub(crate) fn run(&self) -> Result<()> {
-        process::run(process::cargo("build -p shop -p sillage-cli --features postgres"))?;
+        let release = if self.release { " --release" } else { "" };
+        let build = format!("build -p shop -p sillage-cli --features postgres{release}");
+        process::run(process::cargo(&build))?;
         let _stopped_afterwards = ForTests::up(&[Service::Postgres]);
         let folder = process::root().join("target/faults/rebuild");
-        until_interrupted(self.play(&process::root().join("target/debug/shop"), &folder))?;
+        until_interrupted(self.play(&self.program("shop"), &folder))?;
         fs::remove_dir_all(&folder).with_context(|| process::relative(&folder))
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        let profile = if self.release { "release" } else { "debug" };
+        process::root().join("target").join(profile).join(name)
     }
 
     async fn play(&self, shop: &Path, folder: &Path) -> Result<()> {
@@ -103,7 +113,7 @@ impl Rebuild {
         stage: &Stage,
         reads: &mut Reads,
     ) -> Result<String> {
-        let mut command = Command::new(process::root().join("target/debug/sillage"));
+        let mut command = Command::new(self.program("sillage"));
         command
             .args(["projections", "rebuild", name, "--switch", "--wait"])
             .args(["--database", &database.name()])
