@@ -72,10 +72,9 @@ impl<'c> Common<'c> {
             keys(commit).all(decides).then_some(())?;
             batch.ends.push(batch.entries.len());
         }
-        // A stream that is only asked about has no version to write, an absent document no row to hold.
+        // A stream that is only asked about has no version to write.
         let grow = batch.streams.values().all(|(version, next)| next > version);
-        let hold = batch.documents.values().all(|d| d.puts > 0 || d.goes || d.version != Some(0));
-        (grow && hold && !batch.forgets_what_it_decides()).then_some(batch)
+        (grow && !batch.forgets_what_it_decides()).then_some(batch)
     }
 
     fn forgets_what_it_decides(&self) -> bool {

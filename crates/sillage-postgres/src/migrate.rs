@@ -5,9 +5,10 @@ use sillage_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 /// Each with the version it makes.
-const MIGRATIONS: [(u32, &str); 2] = [
+const MIGRATIONS: [(u32, &str); 3] = [
     (1, include_str!("../migrations/0001_log_and_documents.sql")),
     (2, include_str!("../migrations/0002_sagas.sql")),
+    (3, include_str!("../migrations/0003_claims.sql")),
 ];
 
 /// The version this software knows.

@@ -5,7 +5,8 @@
 --
 -- Leases ($1 name, $2 epoch); streams ($3 name, $4 the version they have, $5 the version they get);
 -- inbox rows ($6 consumer, $7 source, $8 id, $9 decision, $10 partition, $11 offset); documents ($12
--- collection, $13 id, $14 the version they have, NULL: any, $15 how often they are put, -1: they go,
+-- collection, $13 id, $14 the version they have, NULL: any, $15 how often they are put, 0: they stay as
+-- they are, one that is absent by a row that its trigger takes back, -1: they go,
 -- $16 sort key, $17 or how many microseconds from now it is, $18 body); up to where inbox rows go ($19
 -- consumer, $20 partition, $21 offset); entries ($22 stream … $36 payload); $37 the log's oid, $38 its
 -- sequence.
@@ -59,7 +60,7 @@ new AS (
     SELECT
         wanted.collection,
         wanted.id,
-        wanted.puts,
+        CASE WHEN wanted.puts > 0 THEN wanted.puts ELSE -1 END,
         coalesce(wanted.sort, to_char(
             (clock_timestamp() + wanted.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
@@ -69,8 +70,7 @@ new AS (
         unnest(
             $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::bytea[]
         ) WITH ORDINALITY AS wanted (collection, id, version, puts, sort, delay, body, place)
-    WHERE wanted.puts > 0
-        AND coalesce(wanted.version, 0) = 0
+    WHERE (wanted.puts > 0 AND wanted.version IS NULL OR wanted.puts >= 0 AND wanted.version = 0)
         AND wanted.place NOT IN (SELECT place FROM document)
     ON CONFLICT DO NOTHING
     RETURNING id

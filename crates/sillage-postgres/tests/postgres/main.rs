@@ -3,6 +3,7 @@
 // Helpers of tests may panic and say what they found.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod absent;
 mod conformance;
 mod far;
 mod poison;
