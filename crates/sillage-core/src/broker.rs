@@ -246,7 +246,8 @@ pub trait Settler: Send + Sync {
     /// Delivers again.
     fn resume(&self, partitions: &[Partition]) -> Result<()>;
     /// The lease that owns a partition, where partitions are owned by lease in the database:
-    /// every commit of the partition is conditional on it.
+    /// every commit of the partition is conditional on it. Of a partition that is not this member's it
+    /// has an epoch that no lease has.
     fn fence(&self, partition: &Partition) -> Option<(Text, crate::Epoch)>;
     /// Leaves the consumer, so that other members need not wait for a time-out.
     fn close(&self) -> BoxFuture<'_, Result<()>>;

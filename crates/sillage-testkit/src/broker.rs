@@ -78,6 +78,22 @@ impl MemoryBroker {
         self.0.state().topics.get(topic).cloned().unwrap_or_default()
     }
 
+    /// Takes all partitions from the consumer's members, as when connections are cut, tells them, and
+    /// shares them out again.
+    pub fn lose(&self, consumer: &str) {
+        let mut state = self.0.state();
+        for member in state.members.values_mut() {
+            if &*member.subscription.consumer == consumer && !member.places.is_empty() {
+                let lost = std::mem::take(&mut member.places).into_keys().collect();
+                member.leaving.clear();
+                member.told.push_back(Inbound::Lost(lost));
+            }
+        }
+        state.rebalance(consumer);
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
     /// Gives all partitions of the consumer's first member to the others, as when its session has
     /// run out, without telling it: it is a zombie, and goes on with what it has.
     pub fn give_up(&self, consumer: &str) {

@@ -252,7 +252,7 @@ impl Consumer {
             start: self.start,
             broadcast: self.broadcast,
             horizon: self.horizon,
-            pauses: true,
+            is_users: true,
             depends_on: self.depends_on,
             rate: self.rate,
         }

@@ -6,8 +6,8 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Clock as _, prelude::*};
-use sillage_testkit::TokioClock;
+use sillage::{Broker, Clock as _, prelude::*};
+use sillage_testkit::{MemoryBroker, TokioClock};
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
@@ -52,6 +52,12 @@ fn paused_runtime() -> tokio::runtime::Runtime {
 /// The process dies three times on one message: the fourth finds it a dead letter, and goes on.
 #[test]
 fn a_message_that_kills_the_process_becomes_a_dead_letter() {
+    dies_of_one(None);
+    // There it is the first of its partition.
+    dies_of_one(Some(&MemoryBroker::new(4, true)));
+}
+
+fn dies_of_one(broker: Option<&MemoryBroker>) {
     let harness = Arc::new(parking_harness());
     let calls = Arc::new(AtomicU32::new(0));
     let log = Probe::default();
@@ -68,7 +74,10 @@ fn a_message_that_kills_the_process_becomes_a_dead_letter() {
                 log.note(&order.order_id);
             }
         };
-        harness.start(Consumer::new("billing").on(handler).time_limit(hours(1))).await
+        let consumer = Consumer::new("billing").on(handler).time_limit(hours(1));
+        let broker = broker.map(|broker| Arc::new(broker.clone()) as Arc<dyn Broker>);
+        let app = App::new(harness.database()).broker(broker).clock(harness.clock.clone());
+        app.service(Service::new("shop").consumer(consumer)).start().await.unwrap()
     };
     for death in 1..=4 {
         let runtime = paused_runtime();

@@ -8,7 +8,7 @@ mod common;
 use common::{Created, Harness, Invoiced, Probe, created};
 use sillage::{Broker, Clock as _, Filter, Message, prelude::*};
 use sillage_testkit::{Held, MemoryBroker, TokioClock};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 const BILLING: &str = "shop/billing";
 
@@ -24,12 +24,16 @@ async fn on(harness: &Harness, broker: &MemoryBroker, service: Service) -> Runni
 
 /// Takes a while for each order, and invoices it.
 fn billing(log: &Probe, who: &'static str) -> Consumer {
+    slow_billing(log, who, ms(50))
+}
+
+fn slow_billing(log: &Probe, who: &'static str, takes: Duration) -> Consumer {
     let log = log.clone();
     Consumer::new("billing").on(move |order: Created| {
         let log = log.clone();
         async move {
             log.note(&format!("{who} has {}", order.order_id));
-            TokioClock::default().sleep(ms(50)).await;
+            TokioClock::default().sleep(takes).await;
             log.note(&format!("{who} {} {}", order.order_id, order.note));
             publish(Invoiced { order_id: format!("{} {}", order.order_id, order.note) })
         }
@@ -191,6 +195,47 @@ async fn what_a_dead_process_had_goes_on_with_another() {
     handled(&harness, 600).await;
     last.drain().await;
     assert_once_and_in_order(&harness, 600).await;
+}
+
+/// Nobody died of what was in hand each time.
+#[tokio::test(start_paused = true)]
+async fn who_loses_its_partitions_again_and_again_goes_on_with_them() {
+    let (harness, broker, log) = (Harness::new(), MemoryBroker::new(4, true), Probe::default());
+    let app = start(&harness, &broker, slow_billing(&log, "one", ms(500))).await;
+    place(&app, 0..10).await;
+    log.reached_start("one has").await;
+    for _ in 0..20 {
+        TokioClock::default().sleep(ms(400)).await;
+        broker.lose(BILLING);
+    }
+    handled(&harness, 200).await;
+    app.drain().await;
+    assert_once_and_in_order(&harness, 200).await;
+}
+
+/// The lease of what is lost is ended when the database answers again: not if it is wanted again by then.
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_and_comes_back_while_the_database_is_away_goes_on() {
+    for pause in [30, 3_000, 20_000] {
+        let (harness, broker, log) = (Harness::new(), MemoryBroker::new(4, true), Probe::default());
+        let way = Held::new(harness.database());
+        let outside: Arc<dyn Broker> = Arc::new(broker.clone());
+        let app = App::new(Arc::new(way.clone())).broker(outside).clock(harness.clock.clone());
+        let service = Service::new("shop").consumer(billing(&log, "one"));
+        let app = app.service(service).start().await.unwrap();
+        place(&app, 0..10).await;
+        log.reached_start("one has").await;
+        for _ in 0..5 {
+            way.hold(true);
+            broker.lose(BILLING);
+            TokioClock::default().sleep(ms(pause)).await;
+            way.hold(false);
+            TokioClock::default().sleep(ms(pause)).await;
+        }
+        handled(&harness, 200).await;
+        app.drain().await;
+        assert_once_and_in_order(&harness, 200).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long to wait before a partition is opened or given back again.
@@ -39,15 +40,15 @@ pub(crate) async fn subscribe(
     let policy = if assigns { Policy::Wanted } else { Policy::Fair };
     let shares = Arc::new(Shares::new(database, clock.clone(), consumer, policy, partitions));
     shares.keep();
-    let settler = Arc::new(Leased { settler, shares, clock });
+    let settler = Arc::new(Leased { settler, shares, clock, assigns });
     let stopped = CancellationToken::new();
     let receiver = LeasedReceiver {
         receiver,
         leased: settler.clone(),
-        assigns,
         waiting: HashMap::new(),
         here: HashSet::new(),
         ready: VecDeque::new(),
+        calls: HashMap::new(),
         stopped: stopped.clone(),
         _stop: stopped.drop_guard(),
     };
@@ -71,17 +72,20 @@ struct Leased {
     settler: Arc<dyn Settler>,
     shares: Arc<Shares>,
     clock: Arc<dyn Clock>,
+    /// The broker shares partitions out, not the leases.
+    assigns: bool,
 }
 
 struct LeasedReceiver {
     receiver: Box<dyn Receiver>,
     leased: Arc<Leased>,
-    assigns: bool,
     /// Assigned by the broker, not yet by lease: what came of them meanwhile.
     waiting: HashMap<Partition, Vec<Inbound>>,
     /// The member has them.
     here: HashSet<Partition>,
     ready: VecDeque<Inbound>,
+    /// What the broker or the database is asked for, the last of each.
+    calls: HashMap<Partition, JoinHandle<()>>,
     stopped: CancellationToken,
     _stop: DropGuard,
 }
@@ -116,7 +120,7 @@ impl LeasedReceiver {
             Change::Revoked(_) => self.give_back(partition),
             Change::Lost(_) => {
                 self.lost(&partition);
-                if !self.assigns {
+                if !self.leased.assigns {
                     self.close(partition);
                 }
             }
@@ -124,7 +128,7 @@ impl LeasedReceiver {
     }
 
     fn leased_now(&mut self, partition: Partition) {
-        if !self.assigns {
+        if !self.leased.assigns {
             return self.open(partition);
         }
         match self.waiting.remove(&partition) {
@@ -169,8 +173,11 @@ impl LeasedReceiver {
                 for partition in partitions {
                     self.lost(&partition);
                     // Where leases assign, it stays leased until it can be opened again.
-                    if self.assigns {
-                        self.unlease(partition);
+                    if self.leased.assigns {
+                        // At once: the broker may assign it again before the lease is ended.
+                        for partition in self.leased.shares.let_go(&[partition]) {
+                            self.end(partition);
+                        }
                     }
                 }
             }
@@ -185,7 +192,7 @@ impl LeasedReceiver {
             self.here.insert(partition.clone());
             return self.ready.push_back(Inbound::Assigned(vec![partition]));
         }
-        if !self.assigns {
+        if !self.leased.assigns {
             return self.close(partition);
         }
         self.leased.shares.want(&partition);
@@ -209,7 +216,7 @@ impl LeasedReceiver {
         }
     }
 
-    fn open(&self, partition: Partition) {
+    fn open(&mut self, partition: Partition) {
         let leased = self.leased.clone();
         self.until_done(partition, move |partition| {
             let leased = leased.clone();
@@ -221,7 +228,7 @@ impl LeasedReceiver {
     }
 
     /// The broker is to begin with it anew, or not to deliver it any more.
-    fn close(&self, partition: Partition) {
+    fn close(&mut self, partition: Partition) {
         let leased = self.leased.clone();
         self.until_done(partition, move |partition| {
             let leased = leased.clone();
@@ -239,27 +246,39 @@ impl LeasedReceiver {
         });
     }
 
-    fn unlease(&self, partition: Partition) {
+    fn end(&mut self, partition: Partition) {
         let leased = self.leased.clone();
         self.until_done(partition, move |partition| {
             let leased = leased.clone();
-            async move { leased.shares.release(&[partition]).await }
+            async move { leased.shares.end(&[partition]).await }
         });
     }
 
-    /// In the background, again and again until it is done or nobody receives any more.
-    fn until_done<F>(&self, partition: Partition, call: impl Fn(Partition) -> F + Send + 'static)
-    where
+    /// In the background, behind what was called for this partition before, again and again until it is
+    /// done or nobody receives any more.
+    fn until_done<F>(
+        &mut self,
+        partition: Partition,
+        call: impl Fn(Partition) -> F + Send + 'static,
+    ) where
         F: Future<Output = Result<()>> + Send,
     {
+        let before = self.calls.remove(&partition).filter(|before| !before.is_finished());
         let (clock, stopped) = (self.leased.clock.clone(), self.stopped.clone());
+        let of = partition.clone();
         let done = async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
             while let Err(error) = call(partition.clone()).await {
                 tracing::warn!(%partition, %error, "a partition was not opened or given back");
                 clock.sleep(AGAIN).await;
             }
         };
-        tokio::spawn(async move { stopped.run_until_cancelled(done).await });
+        let call = tokio::spawn(async move {
+            let _ = stopped.run_until_cancelled(done).await;
+        });
+        self.calls.insert(of, call);
     }
 }
 
@@ -280,9 +299,12 @@ impl Settler for Leased {
 
     fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
+            // The broker may assign again what it has back, before its lease is ended.
+            let owned = if self.assigns { self.shares.let_go(partitions) } else { vec![] };
             // First the broker: whoever has the lease then finds everything settled.
             self.settler.release(partitions).await?;
-            self.shares.release(partitions).await
+            let owned = if self.assigns { owned } else { self.shares.let_go(partitions) };
+            self.shares.end(&owned).await
         })
     }
 

@@ -67,8 +67,8 @@ pub(crate) struct Spec {
     pub(crate) broadcast: bool,
     /// How long a broker may bring a message again.
     pub(crate) horizon: Duration,
-    /// It pauses where too many keys fail for good.
-    pub(crate) pauses: bool,
+    /// What it runs is a user's: it pauses where too many keys fail for good, and may kill the process.
+    pub(crate) is_users: bool,
     /// Dependencies that are asked before a handler starts, without having failed one.
     pub(crate) depends_on: Vec<Text>,
     pub(crate) rate: Option<Rate>,

@@ -55,7 +55,7 @@ pub(crate) fn spec(
         start: Start::Earliest,
         broadcast: false,
         horizon: Duration::ZERO,
-        pauses: false,
+        is_users: false,
         depends_on: vec![],
         rate: None,
     }

@@ -150,11 +150,12 @@ impl Shares {
         self.index(partition).is_some_and(|index| self.state().owned.contains_key(&index))
     }
 
-    /// The lease that every commit for the partition is conditional on.
+    /// The lease that every commit for the partition is conditional on. Where it is not this member's any
+    /// more it has an epoch that no lease has: nothing is committed.
     pub(crate) fn fence(&self, partition: &Partition) -> Option<(Text, Epoch)> {
         let index = self.index(partition)?;
-        let epoch = self.state().owned.get(&index).copied()?;
-        (self.policy != Policy::All).then(|| (self.lease(index), epoch))
+        let epoch = self.state().owned.get(&index).copied();
+        (self.policy != Policy::All).then(|| (self.lease(index), epoch.unwrap_or(Epoch(0))))
     }
 
     /// Nothing comes of these.
@@ -350,14 +351,30 @@ impl Shares {
 
     /// Gives these back: another member may have them at once.
     pub(crate) async fn release(&self, partitions: &[Partition]) -> Result<()> {
+        let owned = self.let_go(partitions);
+        self.end(&owned).await
+    }
+
+    /// They are not this member's any more, and not wanted; those whose leases it had.
+    pub(crate) fn let_go(&self, partitions: &[Partition]) -> Vec<Partition> {
+        let owned = |partition: &&Partition| {
+            let Some(index) = self.index(partition) else { return false };
+            let mut state = self.state();
+            state.wanted.remove(&index);
+            state.leaving.remove(&index);
+            state.owned.remove(&index).is_some()
+        };
+        partitions.iter().filter(owned).cloned().collect()
+    }
+
+    /// Ends the leases of partitions that were let go, but for those that it has or wants again.
+    pub(crate) async fn end(&self, partitions: &[Partition]) -> Result<()> {
         for index in partitions.iter().filter_map(|partition| self.index(partition)) {
-            let owned = {
-                let mut state = self.state();
-                state.wanted.remove(&index);
-                state.leaving.remove(&index);
-                state.owned.remove(&index)
+            let again = {
+                let state = self.state();
+                state.wanted.contains(&index) || state.owned.contains_key(&index)
             };
-            if owned.is_some() && self.policy != Policy::All {
+            if !again && self.policy != Policy::All {
                 self.database.lease(&self.lease(index), self.member, Duration::ZERO).await?;
             }
         }

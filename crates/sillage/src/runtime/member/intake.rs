@@ -196,7 +196,7 @@ impl Member {
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
         (assigned.lookups, assigned.end) = (window, loaded.end);
-        assigned.careful = if mark.open { CAREFUL } else { 0 };
+        assigned.careful = if mark.open && self.means.spec.is_users { CAREFUL } else { 0 };
         assigned.guard = mark.guard;
         assigned.stored = None;
         assigned.ready = true;

@@ -247,7 +247,7 @@ impl Member {
     fn pause_instead(&mut self, lane: LaneId, failure: &Failure) -> bool {
         let Some(work) = self.lanes.front(lane) else { return false };
         let message = work.delivery.message.clone();
-        if failure.class != Class::Permanent || !self.means.spec.pauses {
+        if failure.class != Class::Permanent || !self.means.spec.is_users {
             return false;
         }
         let key = message.key.as_ref().map_or(message.id.as_str().as_bytes(), |key| key.as_bytes());

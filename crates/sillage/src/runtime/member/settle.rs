@@ -122,8 +122,9 @@ impl Member {
     /// The commit of a partition's watermark, as it is now.
     pub(super) fn mark(&mut self, place: usize, open: bool) -> Result<Commit, Failure> {
         let assigned = &mut self.partitions[place];
-        let offset = assigned.watermark.passed().unwrap_or_default();
-        let guard = assigned.guard.clone().filter(|guard| guard.offset > offset);
+        let passed = assigned.watermark.passed();
+        let offset = passed.unwrap_or_default();
+        let guard = assigned.guard.clone().filter(|guard| passed.is_none_or(|p| guard.offset > p));
         let tally = if self.means.offsets {
             assigned.watermark.tally()
         } else {
@@ -131,7 +132,7 @@ impl Member {
         };
         let mark = Mark { offset, open, tally, guard };
         let body = serde_json::to_vec(&mark)?.into();
-        assigned.marked = assigned.watermark.passed();
+        assigned.marked = passed;
         assigned.counted = assigned.finished.len();
         assigned.stored = Some(mark);
         let consumer = self.means.spec.name.clone();
