@@ -142,8 +142,8 @@ pub(crate) async fn run(what: Saga) {
     let (database, writes, raw) = file(&folder);
     let (app, mut ends) = start(database).await;
     let order = app.service("order");
-    // The first ones find caches and statements cold.
-    flight(&order, &mut ends, "warm", 20, 4).await;
+    // The first ones find caches and statements cold, and a write-ahead log that still grows.
+    flight(&order, &mut ends, "warm", 200, 4).await;
     let mut fsyncs = fsyncs(&folder);
     let before = writes();
     let ((one, late), one_rate) = flight(&order, &mut ends, "one", sagas, 1).await;
