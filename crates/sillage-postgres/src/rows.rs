@@ -6,8 +6,7 @@ use sillage_core::{
     Timestamp, Version,
 };
 use sqlx::{
-    Postgres, Row, ValueRef as _,
-    error::UnexpectedNullError,
+    Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -24,7 +23,7 @@ pub(crate) fn signed(number: u64) -> i64 {
 /// A count read back. Here and below columns have the types that our statements give them.
 pub(crate) fn unsigned(row: &PgRow, column: usize) -> sqlx::Result<u64> {
     let number: i64 = row.try_get_unchecked(column)?;
-    u64::try_from(number).map_err(decode)
+    u64::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// How many rows a caller wants, as PostgreSQL is told.
@@ -64,7 +63,8 @@ impl Shared {
         if let Some(known) = self.texts.iter().find(|known| known.as_bytes() == text) {
             return Ok(known.clone());
         }
-        let text = Text::from(utf8(text)?);
+        let text = std::str::from_utf8(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let text = Text::from(text);
         if self.texts.len() < Shared::TEXTS {
             self.texts.push(text.clone());
         }
@@ -86,57 +86,35 @@ impl Shared {
 /// A row of the log, in the order of its columns; `None` for one that is there only for what stands
 /// behind those.
 pub(crate) fn recorded(row: &PgRow, shared: &mut Shared) -> sqlx::Result<Option<Recorded>> {
-    let Some(position) = raw(row, 0)? else { return Ok(None) };
-    let stream = match raw(row, 1)? {
-        Some(name) => Some((utf8(name)?.into(), Version(unsigned(row, 2)?))),
+    if row.try_get_unchecked::<Option<i64>, _>(0)?.is_none() {
+        return Ok(None);
+    }
+    let stream = match optional_text(row, 1)? {
+        Some(name) => Some((name, Version(unsigned(row, 2)?))),
         None => None,
     };
-    let optional = |column| raw(row, column)?.map(|text| utf8(text).map(Text::from)).transpose();
-    let id = Text::from(utf8(there(row, 4)?)?);
+    let version: i64 = row.try_get_unchecked(6)?;
+    let key: Option<&[u8]> = row.try_get_unchecked(8)?;
+    let topic: Option<&[u8]> = row.try_get_unchecked(7)?;
+    let id = text(row, 4)?;
     // The first message of a flow gave it its name.
-    let correlation_id = there(row, 10)?;
-    let is_first = correlation_id == id.as_bytes();
+    let is_first = row.try_get_unchecked::<&[u8], _>(10)? == id.as_bytes();
     let message = Message {
-        source: shared.text(there(row, 3)?)?,
-        correlation_id: if is_first { id.clone() } else { utf8(correlation_id)?.into() },
+        source: shared.text(row.try_get_unchecked(3)?)?,
+        correlation_id: if is_first { id.clone() } else { text(row, 10)? },
         id: MessageId::new(id),
-        name: shared.text(there(row, 5)?)?,
-        version: u32::try_from(integer(there(row, 6)?)?).map_err(decode)?,
-        topic: raw(row, 7)?.map(|topic| shared.text(topic)).transpose()?,
-        key: raw(row, 8)?.map(|key| Key::from_bytes(shared.bytes(key))),
-        time: Timestamp::from_micros(integer(there(row, 9)?)?),
-        causation_id: optional(11)?.map(MessageId::new),
-        operation_id: optional(12)?,
-        traceparent: optional(13)?,
-        headers: headers(raw(row, 14)?)?,
-        payload: shared.bytes(there(row, 15)?),
+        name: shared.text(row.try_get_unchecked(5)?)?,
+        version: u32::try_from(version).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        topic: topic.map(|topic| shared.text(topic)).transpose()?,
+        key: key.map(|key| Key::from_bytes(shared.bytes(key))),
+        time: Timestamp::from_micros(row.try_get_unchecked(9)?),
+        causation_id: optional_text(row, 11)?.map(MessageId::new),
+        operation_id: optional_text(row, 12)?,
+        traceparent: optional_text(row, 13)?,
+        headers: headers(row.try_get_unchecked(14)?)?,
+        payload: shared.bytes(row.try_get_unchecked(15)?),
     };
-    let position = u64::try_from(integer(position)?).map_err(decode)?;
-    Ok(Some(Recorded::new(Position(position), stream, Arc::new(message))))
-}
-
-/// A column as the server sent it, in its binary form; `None`: NULL. Of a million entries sqlx's decoding
-/// of each column takes as long as all the rest.
-fn raw(row: &PgRow, column: usize) -> sqlx::Result<Option<&[u8]>> {
-    let value = row.try_get_raw(column)?;
-    if value.is_null() { Ok(None) } else { value.as_bytes().map(Some).map_err(sqlx::Error::Decode) }
-}
-
-/// A column that is never NULL.
-fn there(row: &PgRow, column: usize) -> sqlx::Result<&[u8]> {
-    raw(row, column)?.ok_or_else(|| decode(UnexpectedNullError))
-}
-
-fn integer(bytes: &[u8]) -> sqlx::Result<i64> {
-    bytes.try_into().map(i64::from_be_bytes).map_err(decode)
-}
-
-fn utf8(bytes: &[u8]) -> sqlx::Result<&str> {
-    std::str::from_utf8(bytes).map_err(decode)
-}
-
-fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(error.into())
+    Ok(Some(Recorded::new(Position(unsigned(row, 0)?), stream, Arc::new(message))))
 }
 
 /// How many columns an entry has.
@@ -160,7 +138,7 @@ pub(crate) fn stored(row: &PgRow) -> sqlx::Result<Stored> {
 
 /// An inbox row's decision.
 pub(crate) fn decision(word: &str) -> sqlx::Result<Decision> {
-    Decision::parse(word).map_err(decode)
+    Decision::parse(word).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Entries to append, a column an array.
