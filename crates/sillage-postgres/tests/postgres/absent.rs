@@ -7,7 +7,7 @@ use sillage_core::{Commit, CommitError, Condition, Database, Version, Write};
 const COLLECTION: &str = "tombstones";
 
 /// Appends an entry if a document is absent, and puts another.
-fn unless(absent: &str, puts: &str) -> Commit {
+pub(crate) fn unless(absent: &str, puts: &str) -> Commit {
     let condition =
         Condition::Document { collection: COLLECTION.into(), id: absent.into(), expected: None };
     let put = Write::Put {

@@ -1,6 +1,9 @@
 //! What is looked at before a database is used: each thing that is wrong is named.
 
-use crate::support::{DIRECT, Schema, append, commit, run};
+use crate::{
+    absent::unless,
+    support::{DIRECT, Schema, append, commit, run},
+};
 use sillage_core::{Clock, CommitError, Database, ErrorKind, Filter, Position, Timestamp, Write};
 use sillage_postgres::Postgres;
 use sillage_testkit::{ManualClock, SystemClock, servers};
@@ -24,6 +27,27 @@ fn refused(harm: &str, kind: ErrorKind, said: &str) {
 fn a_newer_schema_is_refused() {
     let harm = "UPDATE @@.meta SET value = '99' WHERE key = 'schema'";
     refused(harm, ErrorKind::NewerSchema, "schema version 99");
+}
+
+/// With what is in it, step by step.
+#[test]
+fn an_older_schema_is_brought_up_to_date() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let database = schema.open().await;
+        assert!(database.commit(vec![commit([append(None, "before")])]).await[0].is_ok());
+        drop(database);
+        let mut shell = schema.shell().await;
+        let back = "DROP FUNCTION @@.let_go CASCADE; DROP VIEW @@.sagas; \
+                    UPDATE @@.meta SET value = '1' WHERE key = 'schema'";
+        schema.run(&mut shell, back).await;
+        let database = schema.open().await;
+        assert!(database.commit(vec![unless("absent", "after")]).await[0].is_ok());
+        let page = database.log(Position(0), &Filter::default(), 10).await.unwrap();
+        let ids: Vec<_> = page.entries.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids, ["before", "after"]);
+        assert_eq!(schema.number(&mut shell, "SELECT count(*) FROM @@.sagas").await, 0);
+    });
 }
 
 #[test]
