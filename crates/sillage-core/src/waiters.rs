@@ -50,35 +50,37 @@ impl Waiters {
         self.state().waiting.len()
     }
 
-    /// The log has grown at least to here, and nobody knows by what.
-    pub fn grown(&self, through: Position) {
-        self.report(|growth| growth.grown(through));
+    /// The log has grown at least to here, and nobody knows by what. How many were told.
+    pub fn grown(&self, through: Position) -> usize {
+        self.report(|growth| growth.grown(through))
     }
 
     /// The log has grown from `after` to `through`: by these entries, in their order, and by no
-    /// other.
+    /// other. How many were told.
     pub fn appended(
         &self,
         after: Position,
         through: Position,
         entries: impl IntoIterator<Item = Recorded>,
-    ) {
-        self.report(|growth| growth.appended(after, through, entries));
+    ) -> usize {
+        self.report(|growth| growth.appended(after, through, entries))
     }
 
-    fn report(&self, report: impl FnOnce(&mut Growth)) {
+    fn report(&self, report: impl FnOnce(&mut Growth)) -> usize {
         let mut state = self.state();
         let State { growth, waiting, .. } = &mut *state;
         report(growth);
-        let mut woken = vec![];
+        let (mut told, mut woken) = (0, vec![]);
         for reader in waiting.values_mut().filter(|reader| !reader.is_told) {
             reader.is_told = reader.waiting.is_over(growth);
             if reader.is_told {
+                told += 1;
                 woken.extend(reader.waker.take());
             }
         }
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+        told
     }
 
     /// Waits for entries after a position that the filter takes: from this call on, polled or not.

@@ -28,6 +28,7 @@ mod commit;
 mod common;
 mod config;
 mod error;
+mod free;
 mod lease;
 mod link;
 mod log;
@@ -49,6 +50,7 @@ pub use sqlx;
 pub use transaction::PgTransaction;
 
 use config::{Config, Purpose};
+use free::{Free, RESTED};
 use lease::Leases;
 use link::Way;
 use log::Log;
@@ -111,6 +113,7 @@ impl Postgres {
         let writer =
             Writer::start(log.clone(), tail.clone(), way(Purpose::Commits), way(Purpose::Held));
         let reads = pool(Purpose::Reads, config.connections);
+        let reads = Free::new(reads, config.connections, ACQUIRE);
         let leases = pool(Purpose::Leases, LEASES);
         Ok(Postgres {
             readers: Readers::new(log.clone(), way(Purpose::Reads), reads, recent),
@@ -194,7 +197,6 @@ fn awake(
     connection: &mut PgConnection,
     rested: PoolConnectionMetadata,
 ) -> BoxFuture<'_, sqlx::Result<bool>> {
-    const RESTED: Duration = Duration::from_millis(200);
     Box::pin(async move {
         if rested.idle_for > RESTED {
             connection.ping().await?;

@@ -119,9 +119,13 @@ impl Link {
 
     /// Keeps the connection for the next time, unless it broke, or nobody knows its state.
     pub(crate) fn keep<T>(&mut self, open: PgConnection, done: &sqlx::Result<T>) {
-        let is_sound = done.as_ref().err().is_none_or(|error| cause(error) != Cause::Server);
-        self.connection = is_sound.then_some(open);
+        self.connection = is_sound(done).then_some(open);
     }
+}
+
+/// Whether the connection is as it was, after this.
+pub(crate) fn is_sound<T>(done: &sqlx::Result<T>) -> bool {
+    done.as_ref().err().is_none_or(|error| cause(error) != Cause::Server)
 }
 
 fn late() -> sqlx::Error {

@@ -5,7 +5,8 @@
 
 use crate::{
     error::describe,
-    link::Way,
+    free::Free,
+    link::{Way, is_sound},
     log::Log,
     recent::{Recent, STEP},
     rows::{self, Bound, Shared, decision, limit, recorded, signed, text, unsigned},
@@ -17,7 +18,7 @@ use sillage_core::{
     BoxFuture, Decision, Error, Filter, Head, Page, Position, Recorded, Result, Stored, Text,
     Timestamp, Version,
 };
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
@@ -38,20 +39,15 @@ const RECENTLY: Duration = Duration::from_millis(200);
 pub(crate) struct Readers {
     log: Arc<Log>,
     way: Way,
-    pool: PgPool,
+    free: Arc<Free>,
     recent: Arc<Mutex<Recent>>,
     /// Where the log ended, and when somebody asked.
     known: watch::Sender<(Seen, Duration)>,
 }
 
 impl Readers {
-    pub(crate) fn new(
-        log: Arc<Log>,
-        way: Way,
-        pool: PgPool,
-        recent: Arc<Mutex<Recent>>,
-    ) -> Readers {
-        Readers { log, way, pool, recent, known: watch::Sender::default() }
+    pub(crate) fn new(log: Arc<Log>, way: Way, free: Free, recent: Arc<Mutex<Recent>>) -> Readers {
+        Readers { log, way, free: Arc::new(free), recent, known: watch::Sender::default() }
     }
 
     /// Runs `read` on a connection.
@@ -61,13 +57,17 @@ impl Readers {
         + Send
         + 'static,
     ) -> Result<T> {
-        let Readers { log, way, pool, .. } = self.clone();
+        let Readers { log, way, free, .. } = self.clone();
         let reading = tokio::spawn(async move {
             let limited = way.limited(async {
-                let mut connection = pool.acquire().await?;
-                way.begin_reading(&mut connection).await?;
-                let done = read(&log, &mut connection).await;
-                way.end_reading(&mut connection, done).await
+                let mut taken = free.take(&way).await?;
+                way.begin_reading(&mut taken.connection).await?;
+                let done = read(&log, &mut taken.connection).await;
+                let done = way.end_reading(&mut taken.connection, done).await;
+                if is_sound(&done) {
+                    free.give_back(taken, &way);
+                }
+                done
             });
             limited.await.map_err(|error| describe(&log.place, error))
         });

@@ -33,10 +33,11 @@ const UNTOLD: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 /// Notifications are sent at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
-/// So long is the rest after a wake-up for each entry that was told, and for each reader that it
-/// woke; and the longest. Where entries come one by one nobody rests; where thousands come in a
-/// second, a read is for many of them.
-const REST: (Duration, Duration) = (Duration::from_micros(200), Duration::from_micros(50));
+/// So long is the rest after a look, for each entry that it found: if they were for nobody, and if they
+/// were for somebody; and for each reader that was woken. And the longest. Where entries come one by one
+/// nobody rests; where thousands come in a second, a look is for many of them.
+const REST: [Duration; 3] =
+    [Duration::from_micros(200), Duration::from_micros(20), Duration::from_micros(50)];
 const LONGEST_REST: Duration = Duration::from_millis(20);
 
 /// When a transaction has held back readers for this long, it is named, and then as often.
@@ -233,7 +234,7 @@ impl Watcher {
     /// For how long nobody may be woken; nothing shorter than a timer can tell.
     fn rest(&self) -> Duration {
         let (since, by_entries) = self.tired;
-        let by_readers = REST.1.saturating_mul(self.woken.load(Ordering::Relaxed));
+        let by_readers = REST[2].saturating_mul(self.woken.load(Ordering::Relaxed));
         let rest = (by_entries + by_readers).min(LONGEST_REST);
         let left = rest.saturating_sub(self.clock.elapsed().saturating_sub(since));
         if left < Duration::from_millis(1) { Duration::ZERO } else { left }
@@ -251,12 +252,13 @@ impl Watcher {
         let entries = self.appended(told).await;
         let count =
             entries.as_ref().map_or(u32::MAX, |e| u32::try_from(e.len()).unwrap_or(u32::MAX));
-        self.tired = (self.clock.elapsed(), REST.0.saturating_mul(count).min(LONGEST_REST));
         self.woken.store(0, Ordering::Relaxed);
-        match entries {
+        let woken = match entries {
             Some(entries) => self.waiters.appended(told, stable, entries),
             None => self.waiters.grown(stable),
-        }
+        };
+        let each = REST[usize::from(woken > 0)];
+        self.tired = (self.clock.elapsed(), each.saturating_mul(count).min(LONGEST_REST));
         true
     }
 

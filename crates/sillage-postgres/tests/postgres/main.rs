@@ -7,6 +7,7 @@ mod absent;
 mod conformance;
 mod far;
 mod poison;
+mod reading;
 mod sql;
 mod stable;
 mod start;
