@@ -2,7 +2,7 @@
 
 use crate::support::{DIRECT, Schema, append, commit, run};
 use futures_util::future::join_all;
-use sillage_core::{Database, Version};
+use sillage_core::{Clock as _, Database, Version};
 use sillage_postgres::Postgres;
 use sillage_testkit::SystemClock;
 use std::{sync::Arc, time::Duration};
@@ -31,7 +31,7 @@ fn reads_share_a_few_connections_and_survive_their_end() {
                        application_name = '@@'";
             assert!(schema.number(&mut shell, end).await > 0);
             // Who has rested is asked.
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            SystemClock.sleep(Duration::from_millis(400)).await;
         }
     });
 }
