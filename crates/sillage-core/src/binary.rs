@@ -132,23 +132,20 @@ pub struct Found {
     pub time: Timestamp,
 }
 
-/// Reads messages from headers. Keeps the texts that come again and again, so that they are not
-/// allocated for each message, and which header stands where: producers write them in one order.
+/// Knows headers by their names. Keeps which stands where: producers write them in one order.
 #[derive(Debug, Default)]
-pub struct HeaderReader {
-    known: HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
-    layout: Vec<(Box<str>, Field)>,
-    source: Option<Text>,
-    name: Option<Text>,
-}
+pub struct HeaderLayout(Vec<(Box<str>, Field)>);
 
 /// Headers whose places are kept, and the length of their names.
 const PLACES: usize = 32;
 const NAME: usize = 64;
 
-/// What a header says.
-#[derive(Clone, Copy, Debug)]
-enum Field {
+/// What a header says, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field(Meaning);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
     Id,
     Source,
     Name,
@@ -171,39 +168,130 @@ enum Field {
     Other,
 }
 
+impl HeaderLayout {
+    /// The headers of a message, each with what it says.
+    pub fn fields<'a>(
+        &mut self,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> impl Iterator<Item = (Field, &'a str, &'a [u8])> {
+        headers.enumerate().map(|(place, (name, value))| (self.field(place, name), name, value))
+    }
+
+    /// What the header at this place says.
+    pub fn field(&mut self, place: usize, name: &str) -> Field {
+        if let Some((known, field)) = self.0.get(place)
+            && are_same(known.as_bytes(), name.as_bytes())
+        {
+            return *field;
+        }
+        let field = Field(Meaning::of(name));
+        if place < PLACES && name.len() <= NAME {
+            let header = (name.into(), field);
+            if let Some(known) = self.0.get_mut(place) {
+                *known = header;
+            } else if place == self.0.len() {
+                self.0.push(header);
+            }
+        }
+        field
+    }
+}
+
 impl Field {
-    fn of(name: &str) -> Field {
+    /// Whether the name itself is read as well.
+    pub fn is_named(self) -> bool {
+        match self.0 {
+            Meaning::Extension
+            | Meaning::ContentType
+            | Meaning::PlainName
+            | Meaning::PlainCorrelationId
+            | Meaning::PlainTime
+            | Meaning::Other => true,
+            Meaning::Id
+            | Meaning::Source
+            | Meaning::Name
+            | Meaning::Time
+            | Meaning::Version
+            | Meaning::CorrelationId
+            | Meaning::CausationId
+            | Meaning::OperationId
+            | Meaning::Subject
+            | Meaning::PartitionKey
+            | Meaning::AttributeTraceparent
+            | Meaning::Nothing
+            | Meaning::Traceparent => false,
+        }
+    }
+
+    /// Whether this value says what a record with this key does not say already: another one need not be
+    /// read.
+    pub fn tells(self, value: &[u8], key: Option<&[u8]>) -> bool {
+        match self.0 {
+            Meaning::Nothing => false,
+            Meaning::ContentType => value != JSON,
+            Meaning::PartitionKey => key.is_none(),
+            Meaning::Subject => key != Some(value),
+            _ => true,
+        }
+    }
+}
+
+impl Meaning {
+    fn of(name: &str) -> Meaning {
         let Some(attribute) = attribute(name) else {
             return match name {
-                "content-type" => Field::ContentType,
-                "traceparent" => Field::Traceparent,
-                "event-type" => Field::PlainName,
-                "correlation-id" => Field::PlainCorrelationId,
-                "timestamp" => Field::PlainTime,
-                _ => Field::Other,
+                "content-type" => Meaning::ContentType,
+                "traceparent" => Meaning::Traceparent,
+                "event-type" => Meaning::PlainName,
+                "correlation-id" => Meaning::PlainCorrelationId,
+                "timestamp" => Meaning::PlainTime,
+                _ => Meaning::Other,
             };
         };
         match attribute {
-            "id" => Field::Id,
-            "source" => Field::Source,
-            "type" => Field::Name,
-            "time" => Field::Time,
-            "schemaversion" => Field::Version,
-            "correlationid" => Field::CorrelationId,
-            "causationid" => Field::CausationId,
-            "operationid" => Field::OperationId,
-            "subject" => Field::Subject,
-            "partitionkey" => Field::PartitionKey,
-            "traceparent" => Field::AttributeTraceparent,
-            "specversion" => Field::Nothing,
-            _ => Field::Extension,
+            "id" => Meaning::Id,
+            "source" => Meaning::Source,
+            "type" => Meaning::Name,
+            "time" => Meaning::Time,
+            "schemaversion" => Meaning::Version,
+            "correlationid" => Meaning::CorrelationId,
+            "causationid" => Meaning::CausationId,
+            "operationid" => Meaning::OperationId,
+            "subject" => Meaning::Subject,
+            "partitionkey" => Meaning::PartitionKey,
+            "traceparent" => Meaning::AttributeTraceparent,
+            "specversion" => Meaning::Nothing,
+            _ => Meaning::Extension,
         }
+    }
+}
+
+/// Equal, found out in place where they are as long as names mostly are.
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    fn meet<const N: usize>(one: &[u8], other: &[u8]) -> bool {
+        let firsts = one.first_chunk::<N>() == other.first_chunk::<N>();
+        firsts && one.last_chunk::<N>() == other.last_chunk::<N>()
+    }
+    match one.len() {
+        length if length != other.len() => false,
+        4..8 => meet::<4>(one, other),
+        8..=16 => meet::<8>(one, other),
+        _ => one == other,
     }
 }
 
 /// The name of an attribute without what marks it.
 fn attribute(name: &str) -> Option<&str> {
     PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))
+}
+
+/// Reads messages from headers. Keeps the texts that come again and again, so that they are not
+/// allocated for each message.
+#[derive(Debug, Default)]
+pub struct HeaderReader {
+    known: HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
+    source: Option<Text>,
+    name: Option<Text>,
 }
 
 /// Texts kept at most.
@@ -229,16 +317,18 @@ struct Said<'a> {
 }
 
 impl HeaderReader {
-    /// The message of these headers; `id` names one that has no id of its own.
+    /// The message of these headers; `id` names one that has no id of its own. The name is that of a
+    /// field which [is named](Field::is_named); of others it may be empty. Those that
+    /// [tell nothing](Field::tells) may be missing.
     pub fn read<'a>(
         &mut self,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        headers: impl Iterator<Item = (Field, &'a str, &'a [u8])>,
         found: Found,
         id: impl FnOnce() -> MessageId,
     ) -> Message {
         let mut said = Said::default();
-        for (place, (name, value)) in headers.enumerate() {
-            self.header(&mut said, place, name, value);
+        for (Field(meaning), name, value) in headers {
+            self.header(&mut said, meaning, name, value);
         }
         if said.structured
             && let Some(message) = structured_in(&said, &found)
@@ -271,65 +361,46 @@ impl HeaderReader {
         }
     }
 
-    /// What the header at this place says.
-    fn field(&mut self, place: usize, name: &str) -> Field {
-        if let Some((known, field)) = self.layout.get(place)
-            && **known == *name
-        {
-            return *field;
-        }
-        let field = Field::of(name);
-        if place < PLACES && name.len() <= NAME {
-            let header = (name.into(), field);
-            if let Some(known) = self.layout.get_mut(place) {
-                *known = header;
-            } else if place == self.layout.len() {
-                self.layout.push(header);
-            }
-        }
-        field
-    }
-
-    fn header<'a>(&mut self, said: &mut Said<'a>, place: usize, name: &str, value: &'a [u8]) {
+    fn header<'a>(&mut self, said: &mut Said<'a>, meaning: Meaning, name: &str, value: &'a [u8]) {
         let keep = |said: &mut Said<'_>, name: Text| {
             said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
         };
-        match self.field(place, name) {
-            Field::Id => said.id = Some(value),
-            Field::Source => said.source = again(&mut self.source, &mut self.known, value),
-            Field::Name => said.name = again(&mut self.name, &mut self.known, value),
-            Field::Time => said.time = moment(value).or(said.time),
-            Field::Version => said.version = number(value),
-            Field::CorrelationId => said.correlation_id = Some(value),
-            Field::CausationId => said.causation_id = text(value),
-            Field::OperationId => said.operation_id = text(value),
-            Field::Subject => said.subject = Some(value),
-            Field::PartitionKey => said.partition_key = Some(value),
-            Field::AttributeTraceparent if said.traceparent.is_some() => {}
-            Field::AttributeTraceparent | Field::Traceparent => said.traceparent = text(value),
-            Field::Nothing => {}
-            Field::Extension => {
+        match meaning {
+            Meaning::Id => said.id = Some(value),
+            Meaning::Source => said.source = again(&mut self.source, &mut self.known, value),
+            Meaning::Name => said.name = again(&mut self.name, &mut self.known, value),
+            Meaning::Time => said.time = moment(value).or(said.time),
+            Meaning::Version => said.version = number(value),
+            Meaning::CorrelationId => said.correlation_id = Some(value),
+            Meaning::CausationId => said.causation_id = text(value),
+            Meaning::OperationId => said.operation_id = text(value),
+            Meaning::Subject => said.subject = Some(value),
+            Meaning::PartitionKey => said.partition_key = Some(value),
+            Meaning::AttributeTraceparent if said.traceparent.is_some() => {}
+            Meaning::AttributeTraceparent | Meaning::Traceparent => said.traceparent = text(value),
+            Meaning::Nothing => {}
+            Meaning::Extension => {
                 let extension = attribute(name).unwrap_or(name);
                 keep(said, [EXTENSION, extension].concat().into());
             }
-            Field::ContentType if value == JSON => {}
-            Field::ContentType => {
+            Meaning::ContentType if value == JSON => {}
+            Meaning::ContentType => {
                 said.structured = is_structured(value);
                 keep(said, name.into());
             }
-            Field::PlainName => {
+            Meaning::PlainName => {
                 said.plain_name = again(&mut None, &mut self.known, value);
                 keep(said, name.into());
             }
-            Field::PlainCorrelationId => {
+            Meaning::PlainCorrelationId => {
                 said.correlation_id = said.correlation_id.or(Some(value));
                 keep(said, name.into());
             }
-            Field::PlainTime => {
+            Meaning::PlainTime => {
                 said.time = said.time.or_else(|| moment(value));
                 keep(said, name.into());
             }
-            Field::Other => keep(said, name.into()),
+            Meaning::Other => keep(said, name.into()),
         }
     }
 }

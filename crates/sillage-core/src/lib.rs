@@ -22,7 +22,7 @@ mod statement;
 mod waiters;
 mod wire;
 
-pub use binary::{Binding, Found, HeaderReader};
+pub use binary::{Binding, Field, Found, HeaderLayout, HeaderReader};
 pub use broker::{
     Broker, Capabilities, Delivery, Inbound, Offset, Partition, PartitionStatus, Progress,
     PublishError, Receipt, Receiver, Settled, Settler, Start, Subscribed, Subscription, TopicSpec,

@@ -159,6 +159,7 @@ impl Receiver for KafkaReceiver {
                 Item::Inbound(inbound) => inbound,
                 Item::Records(partition, records) => {
                     let deliveries = self.decoder.read(&partition, &records);
+                    self.tie.outbox.give_back(records);
                     Inbound::Batch(partition, deliveries)
                 }
             })

@@ -11,8 +11,8 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use sillage_core::{
-    Binding, Error, ErrorKind, Found, HeaderReader, Key, Limits, Message, MessageId, Result, Text,
-    Timestamp, partition_of,
+    Binding, Error, ErrorKind, Found, HeaderLayout, HeaderReader, Key, Limits, Message, MessageId,
+    Result, Text, Timestamp, partition_of,
 };
 use std::borrow::Cow;
 use uuid::Uuid;
@@ -153,7 +153,10 @@ pub(crate) fn are_of(properties: &BasicProperties, message: &Message) -> bool {
 
 /// Reads deliveries.
 #[derive(Default)]
-pub(crate) struct Reader(HeaderReader);
+pub(crate) struct Reader {
+    layout: HeaderLayout,
+    headers: HeaderReader,
+}
 
 impl Reader {
     /// The message of a delivery from this topic. It never fails: what cannot be read is left out.
@@ -185,7 +188,8 @@ impl Reader {
             time: taken_at(properties),
         };
         let headers = headers.iter().map(|(name, value)| (*name, &**value));
-        self.0.read(headers, found, || MessageId::new(Uuid::now_v7().to_string()))
+        let headers = self.layout.fields(headers);
+        self.headers.read(headers, found, || MessageId::new(Uuid::now_v7().to_string()))
     }
 }
 

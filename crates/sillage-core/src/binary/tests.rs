@@ -11,7 +11,9 @@ fn found(payload: Option<&'static [u8]>) -> Found {
 }
 
 fn read(headers: &[(&str, &[u8])], found: Found) -> Message {
-    HeaderReader::default().read(headers.iter().copied(), found, || MessageId::new("given"))
+    let mut layout = HeaderLayout::default();
+    let headers = layout.fields(headers.iter().copied());
+    HeaderReader::default().read(headers, found, || MessageId::new("given"))
 }
 
 fn written(binding: &Binding, message: &Message) -> Vec<(String, Vec<u8>)> {
@@ -65,9 +67,8 @@ proptest! {
             payload: Some(message.payload.clone()),
             time: Timestamp::from_micros(7),
         };
-        let headers = carried.iter().map(|(name, value)| (&**name, &**value));
-        let back = HeaderReader::default().read(headers, found, || MessageId::new("given"));
-        prop_assert_eq!(back, message);
+        let headers: Vec<_> = carried.iter().map(|(name, value)| (&**name, &**value)).collect();
+        prop_assert_eq!(read(&headers, found), message);
     }
 
     /// What a reader remembers of one message changes nothing about the next.
@@ -75,7 +76,7 @@ proptest! {
     fn a_reader_of_many_reads_each_as_a_fresh_one_does(
         messages in prop::collection::vec((message(), any::<bool>(), any::<u8>()), 1..8),
     ) {
-        let mut reader = HeaderReader::default();
+        let (mut layout, mut reader) = (HeaderLayout::default(), HeaderReader::default());
         for (message, amqp, turn) in messages {
             let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
             let mut carried = written(&binding, &message);
@@ -83,8 +84,44 @@ proptest! {
             carried.rotate_left(turn);
             let headers = || carried.iter().map(|(name, value)| (name.as_str(), &**value));
             let fresh = read(&headers().collect::<Vec<_>>(), found(Some(b"{}")));
-            let read = reader.read(headers(), found(Some(b"{}")), || MessageId::new("given"));
+            let found = found(Some(b"{}"));
+            let read = reader.read(layout.fields(headers()), found, || MessageId::new("given"));
             prop_assert_eq!(read, fresh);
+        }
+    }
+
+    /// Of names that are not read, and of headers that tell nothing, nobody misses anything.
+    #[test]
+    fn what_tells_nothing_may_be_missing(
+        mut message in message(),
+        [amqp, keyed, own] in any::<[bool; 3]>(),
+    ) {
+        if own {
+            message.headers.push(Header { name: SUBJECT.into(), value: "of its own".into() });
+        }
+        let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
+        let carried = written(&binding, &message);
+        let key = message.key.as_ref().filter(|_| keyed).map(|key| key.as_bytes().to_vec());
+        let mut found = found(Some(b"{}"));
+        found.key = key.clone().map(Bytes::from);
+        let headers: Vec<_> = carried.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let whole = read(&headers, found.clone());
+        let mut layout = HeaderLayout::default();
+        let told = layout.fields(headers.iter().copied());
+        let told = told.filter(|(field, _, value)| field.tells(value, key.as_deref()));
+        let told = told.map(|(field, name, value)| (field, if field.is_named() { name } else { "" }, value));
+        let picked = HeaderReader::default().read(told, found, || MessageId::new("given"));
+        prop_assert_eq!(picked, whole);
+    }
+
+    #[test]
+    fn names_are_the_same_or_not(one in "[ab]{0,20}", other in "[ab]{0,20}", place in any::<u8>()) {
+        let mut near = one.clone().into_bytes();
+        if let Some(byte) = near.get_mut(usize::from(place) % one.len().max(1)) {
+            *byte ^= 3;
+        }
+        for other in [&near, other.as_bytes(), one.as_bytes()] {
+            prop_assert_eq!(are_same(one.as_bytes(), other), one.as_bytes() == other);
         }
     }
 
@@ -96,7 +133,7 @@ proptest! {
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         let mut found = found(None);
         found.payload = Some(payload.clone().into());
-        let message = HeaderReader::default().read(headers, found, || MessageId::new("given"));
+        let message = read(&headers.collect::<Vec<_>>(), found);
         prop_assert_eq!(&message.payload[..], &payload[..]);
     }
 }

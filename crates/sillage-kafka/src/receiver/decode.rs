@@ -7,9 +7,12 @@
 use bytes::{Bytes, BytesMut};
 use rdkafka::{
     Message as _,
-    message::{BorrowedHeaders, BorrowedMessage, Headers as _},
+    message::{BorrowedHeaders, BorrowedMessage, Header, Headers as _},
 };
-use sillage_core::{Delivery, Found, HeaderReader, MessageId, Offset, Partition, Text, Timestamp};
+use sillage_core::{
+    Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset, Partition, Text,
+    Timestamp,
+};
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,24 +25,36 @@ const AROUND: usize = 512;
 /// So many are handed over together at most: with more messages at once, what they are made of is
 /// not the memory that others have just given back.
 const MOST: usize = 64;
+/// Headers read in a run.
+const RUN: usize = 64;
 /// And so many bytes, and a record.
 const MOST_BYTES: usize = 64 << 10;
+
+/// An emptied batch that holds more memory than this gives it back.
+const KEPT: usize = 256 << 10;
 
 /// Keys and payloads up to this size share pieces of memory of this other one, which is there as long
 /// as any of them is.
 const SMALL: usize = 1 << 10;
-const SHARED: usize = 4 << 10;
+const SHARED: usize = 8 << 10;
 
 /// Records of one partition, as they came.
 #[derive(Default)]
 pub(super) struct Records {
     all: Vec<Record>,
-    /// Of each header how long its name and its value are.
-    headers: Vec<(usize, usize)>,
+    headers: Vec<Kept>,
     /// Keys, payloads and headers' values.
     bytes: Vec<u8>,
-    /// Headers' names.
+    /// Headers' names, where they matter.
     names: String,
+}
+
+/// A header that tells something.
+struct Kept {
+    field: Field,
+    /// How long its name is and its value.
+    name: usize,
+    value: usize,
 }
 
 struct Record {
@@ -52,14 +67,17 @@ struct Record {
 }
 
 impl Records {
-    /// For as many as these are.
-    pub(super) fn like(other: &Records) -> Records {
-        Records {
-            all: Vec::with_capacity(other.all.len()),
-            headers: Vec::with_capacity(other.headers.len()),
-            bytes: Vec::with_capacity(other.bytes.len()),
-            names: String::with_capacity(other.names.len()),
+    /// Empty again, with the memory it had; `None`: that is too much to be kept.
+    pub(super) fn emptied(mut self) -> Option<Records> {
+        let headers = self.headers.capacity() * size_of::<Kept>();
+        if self.bytes.capacity() + self.names.capacity() + headers > KEPT {
+            return None;
         }
+        self.all.clear();
+        self.headers.clear();
+        self.bytes.clear();
+        self.names.clear();
+        Some(self)
     }
 
     /// What comes next goes with others.
@@ -77,13 +95,18 @@ impl Records {
     }
 
     /// Adds a copy of a record.
-    pub(super) fn push(&mut self, offset: Offset, record: &BorrowedMessage<'_>) {
+    pub(super) fn push(
+        &mut self,
+        offset: Offset,
+        record: &BorrowedMessage<'_>,
+        layout: &mut HeaderLayout,
+    ) {
         let (key, payload) = (record.key(), record.payload());
         self.bytes.extend_from_slice(key.unwrap_or_default());
         self.bytes.extend_from_slice(payload.unwrap_or_default());
         let before = self.headers.len();
         if let Some(headers) = record.headers() {
-            self.push_headers(headers);
+            self.push_headers(headers, key, layout);
         }
         self.all.push(Record {
             offset,
@@ -94,20 +117,39 @@ impl Records {
         });
     }
 
-    /// All but those whose names cannot be read: there the binding panics, which must stop nobody.
-    fn push_headers(&mut self, headers: &BorrowedHeaders) {
-        let (mut index, count) = (0, headers.count());
-        while index < count {
+    /// All that tell something, but those whose names cannot be read: there the binding panics, which
+    /// must stop nobody.
+    fn push_headers(
+        &mut self,
+        headers: &BorrowedHeaders,
+        key: Option<&[u8]>,
+        layout: &mut HeaderLayout,
+    ) {
+        let (mut at, count) = (0, headers.count());
+        while at < count {
             let legible = catch_unwind(AssertUnwindSafe(|| {
-                while let Some(header) = headers.try_get(index) {
-                    let value = header.value.unwrap_or_default();
-                    self.headers.push((header.key.len(), value.len()));
-                    self.names.push_str(header.key);
-                    self.bytes.extend_from_slice(value);
-                    index += 1;
+                // A loop in a loop is what the compiler takes the binding's code into; called for each
+                // header, that costs as much as all else of it.
+                while at < count {
+                    let end = count.min(at + RUN);
+                    while at < end {
+                        let Header { key: name, value } = headers.get(at);
+                        let field = layout.field(at, name);
+                        self.push_header(field, (name, value.unwrap_or_default()), key);
+                        at += 1;
+                    }
                 }
             }));
-            index = if legible.is_ok() { count } else { index + 1 };
+            at += usize::from(legible.is_err());
+        }
+    }
+
+    fn push_header(&mut self, field: Field, (name, value): (&str, &[u8]), key: Option<&[u8]>) {
+        if field.tells(value, key) {
+            let name = if field.is_named() { name } else { "" };
+            self.headers.push(Kept { field, name: name.len(), value: value.len() });
+            self.names.push_str(name);
+            self.bytes.extend_from_slice(value);
         }
     }
 }
@@ -153,10 +195,10 @@ impl Decoder {
                 payload: record.payload.map(&mut copy),
                 time: Timestamp::from_micros(record.millis.saturating_mul(1_000)),
             };
-            let headers = headers.by_ref().take(record.headers).map(|(name, value)| {
-                let (first_name, rest) = names.split_at(*name);
+            let headers = headers.by_ref().take(record.headers).map(|kept| {
+                let (name, rest) = names.split_at(kept.name);
                 names = rest;
-                (first_name, first(&mut bytes, *value))
+                (kept.field, name, first(&mut bytes, kept.value))
             });
             let id = || identity(record, partition);
             let message = Arc::new(self.reader.read(headers, found, id));

@@ -20,6 +20,8 @@ pub(super) const HIGH: usize = 8_192;
 pub(super) const LOW: usize = 2_048;
 /// So many bytes wait at most, and a batch.
 pub(super) const HIGH_BYTES: usize = 32 << 20;
+/// So many emptied batches are kept for what comes next, on either side.
+const SPARE: usize = 32;
 /// How often a partition that is stopped says so.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,8 @@ pub(super) enum Item {
 
 #[derive(Default)]
 struct State {
+    /// Emptied, with the memory they had.
+    spare: Vec<Records>,
     items: VecDeque<Result<Item>>,
     deliveries: usize,
     bytes: usize,
@@ -84,6 +88,22 @@ impl Outbox {
                 None => self.ready.notified().await,
             }
         }
+    }
+
+    /// These were read: what comes next may have their memory.
+    pub(super) fn give_back(&self, records: Records) {
+        if let Some(records) = records.emptied() {
+            let spare = &mut lock(&self.state).spare;
+            if spare.len() < SPARE {
+                spare.push(records);
+            }
+        }
+    }
+
+    /// Takes what was given back.
+    pub(super) fn spare(&self, into: &mut Vec<Records>) {
+        into.append(&mut lock(&self.state).spare);
+        into.truncate(SPARE);
     }
 
     /// Hands over.

@@ -17,7 +17,7 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
 };
-use sillage_core::{Error, ErrorKind, Inbound, Partition, Settled, Subscription};
+use sillage_core::{Error, ErrorKind, HeaderLayout, Inbound, Partition, Settled, Subscription};
 use std::{
     sync::{Arc, mpsc},
     thread,
@@ -54,6 +54,9 @@ pub(super) struct Poller {
 #[derive(Default)]
 pub(super) struct Gathered {
     batches: Vec<(usize, Records)>,
+    layout: HeaderLayout,
+    /// Empty ones for what comes next.
+    spare: Vec<Records>,
     /// The place of the last record: they come in runs. The topic by its address in the client,
     /// which is the same as long as a partition of it is assigned.
     pub(super) last: Option<(usize, i32, usize)>,
@@ -307,6 +310,7 @@ impl Poller {
             .collect();
         if !batches.is_empty() {
             self.outbox.push(batches);
+            self.outbox.spare(&mut self.gathered.spare);
         }
     }
 
@@ -327,12 +331,11 @@ impl Poller {
         let batches = &mut self.gathered.batches;
         let last = batches.iter().rposition(|(number, _)| *number == place);
         let begun = last.filter(|last| !batches[*last].1.is_full()).unwrap_or_else(|| {
-            let like = last.or(batches.len().checked_sub(1)).map(|other| &batches[other].1);
-            let fresh = like.map(Records::like).unwrap_or_default();
+            let fresh = self.gathered.spare.pop().unwrap_or_default();
             batches.push((place, fresh));
             batches.len() - 1
         });
-        batches[begun].1.push(offset, record);
+        batches[begun].1.push(offset, record, &mut self.gathered.layout);
     }
 
     fn place_of(&mut self, record: &BorrowedMessage<'_>) -> Option<usize> {

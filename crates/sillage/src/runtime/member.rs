@@ -170,6 +170,8 @@ pub(crate) struct Member {
     fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
     random: SmallRng,
     kill_switch: KillSwitch,
+    /// The name of what ran last and its handler: most of what comes is alike.
+    last: Option<(Text, Arc<dyn AnyHandler>)>,
     control: watch::Receiver<Control>,
     gates: Gates,
     /// Breakers have changed, or let more calls begin.
@@ -219,6 +221,7 @@ impl Member {
             fetching: FuturesUnordered::new(),
             random: SmallRng::from_rng(&mut rand::rng()),
             kill_switch: KillSwitch::default(),
+            last: None,
             control: means.control.subscribe(),
             gates: Gates::new(&means),
             gates_changed: means.dependencies.changes(),

@@ -91,7 +91,11 @@ impl Member {
     pub(super) fn run_at_once(&mut self, name: Option<u64>, place: usize, delivery: Delivery) {
         let spec = &self.means.spec;
         let message = &delivery.message;
-        let Some(handler) = spec.handlers.get(&*message.name).or(spec.any.as_ref()) else {
+        if self.last.as_ref().is_none_or(|(last, _)| !Arc::ptr_eq(last, &message.name)) {
+            let handler = spec.handlers.get(&*message.name).or(spec.any.as_ref());
+            self.last = handler.map(|handler| (message.name.clone(), handler.clone()));
+        }
+        let Some((_, handler)) = &self.last else {
             let work = self.work(place, delivery, false);
             return self.lanes.push(name, work);
         };
