@@ -55,9 +55,9 @@ impl Receiver for Cursor {
                 offset: Offset(offset),
                 message: self.messages[usize::try_from(offset % KEYS).unwrap_or(0)].clone(),
             };
-            let batch = (self.next..end).map(delivery).collect();
+            let batch: Vec<_> = (self.next..end).map(delivery).collect();
             self.next = end;
-            Ok(Inbound::Batch(partition, batch))
+            Ok(Inbound::Batch(partition, batch.into()))
         })
     }
 }

@@ -54,6 +54,8 @@ pub struct Needs {
     pub term: PaymentTerm,
     /// Who says what comes next.
     pub flow: Flow,
+    /// Which share of handlings is to fail.
+    pub failing: Option<f64>,
 }
 
 impl Part {
@@ -106,5 +108,9 @@ pub async fn check_flow(admin: &Admin, flow: Flow) -> anyhow::Result<()> {
 
 /// The app with these services in it.
 pub fn assemble(app: App, parts: &[Part], needs: &Needs) -> App {
+    let app = match needs.failing {
+        Some(share) => app.fail_handlers(share),
+        None => app,
+    };
     parts.iter().fold(app, |app, part| app.service(part.service(needs)))
 }

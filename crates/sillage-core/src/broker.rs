@@ -163,11 +163,46 @@ pub struct Delivery {
     pub message: Arc<Message>,
 }
 
+/// Deliveries of one partition, in order. Those of a backend that reads records make each message when it
+/// is taken, so that one can be handled and gone before the next is made.
+pub struct Deliveries(Box<dyn Iterator<Item = Delivery> + Send>);
+
+impl Deliveries {
+    /// What this iterator gives, when it is asked for.
+    pub fn new(deliveries: impl Iterator<Item = Delivery> + Send + 'static) -> Self {
+        Deliveries(Box::new(deliveries))
+    }
+}
+
+impl From<Vec<Delivery>> for Deliveries {
+    fn from(deliveries: Vec<Delivery>) -> Self {
+        Deliveries::new(deliveries.into_iter())
+    }
+}
+
+impl Iterator for Deliveries {
+    type Item = Delivery;
+
+    fn next(&mut self) -> Option<Delivery> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deliveries").field("count", &self.0.size_hint().0).finish()
+    }
+}
+
 /// What a receiver brings.
 #[derive(Debug)]
 pub enum Inbound {
-    /// Deliveries of one partition, in order.
-    Batch(Partition, Vec<Delivery>),
+    /// Deliveries of one partition.
+    Batch(Partition, Deliveries),
     /// Up to this offset nothing more comes of the partition: what was there is not for this
     /// consumer. So the watermark of an idle partition moves too.
     Passed(Partition, Offset),

@@ -16,7 +16,7 @@ use crate::{
     settler::KafkaSettler,
 };
 use context::Context;
-use decode::Decoder;
+use decode::Desk;
 use jobs::Jobs;
 use outbox::{Item, Outbox};
 use poller::Poller;
@@ -123,7 +123,8 @@ pub(crate) async fn subscribe(
         .map_err(|error| Error::unavailable("no thread for receiving").because(error))?;
     let tie = Arc::new(Tie { line, outbox, left });
     let settler = Arc::new(KafkaSettler::new(tie.clone()));
-    Ok((Box::new(KafkaReceiver { tie, decoder: Decoder::default() }), settler))
+    let desk = Desk::new(tie.outbox.clone());
+    Ok((Box::new(KafkaReceiver { tie, desk }), settler))
 }
 
 fn consumer(
@@ -149,7 +150,7 @@ fn consumer(
 /// The receiving side of a subscription.
 pub(crate) struct KafkaReceiver {
     tie: Arc<Tie>,
-    decoder: Decoder,
+    desk: Arc<Desk>,
 }
 
 impl Receiver for KafkaReceiver {
@@ -158,8 +159,7 @@ impl Receiver for KafkaReceiver {
             Ok(match self.tie.outbox.next().await? {
                 Item::Inbound(inbound) => inbound,
                 Item::Records(partition, records) => {
-                    let deliveries = self.decoder.read(&partition, &records);
-                    self.tie.outbox.give_back(records);
+                    let deliveries = self.desk.read(partition.clone(), records);
                     Inbound::Batch(partition, deliveries)
                 }
             })

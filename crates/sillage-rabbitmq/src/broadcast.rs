@@ -303,7 +303,7 @@ impl Stream {
             for (number, deliveries) in batches {
                 let partition = Partition { topic: self.topic.clone(), number };
                 if !mail.state.released.contains(&partition) {
-                    mail.tell(Ok(Inbound::Batch(partition, deliveries)));
+                    mail.tell(Ok(Inbound::Batch(partition, deliveries.into())));
                 }
             }
         });

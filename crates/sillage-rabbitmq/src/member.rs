@@ -204,7 +204,7 @@ impl Member {
                 deliveries.push(Delivery { offset: Offset(offset), message: Arc::new(message) });
             }
             mail.state.highest.insert(partition.clone(), highest);
-            mail.tell(Ok(Inbound::Batch(partition.clone(), deliveries)));
+            mail.tell(Ok(Inbound::Batch(partition.clone(), deliveries.into())));
         });
     }
 

@@ -80,8 +80,8 @@ impl Names {
     fn inbound_here(&self, inbound: Inbound) -> Inbound {
         match inbound {
             Inbound::Batch(partition, deliveries) => {
-                let deliveries = deliveries.iter().map(|d| self.delivery_here(d)).collect();
-                Inbound::Batch(self.partition_here(partition), deliveries)
+                let deliveries: Vec<_> = deliveries.map(|d| self.delivery_here(&d)).collect();
+                Inbound::Batch(self.partition_here(partition), deliveries.into())
             }
             Inbound::Passed(partition, offset) => {
                 Inbound::Passed(self.partition_here(partition), offset)

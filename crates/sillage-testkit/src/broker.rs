@@ -206,7 +206,7 @@ impl State {
                 .collect();
             if !batch.is_empty() {
                 *place += batch.len() as u64;
-                return Some(Inbound::Batch(partition.clone(), batch));
+                return Some(Inbound::Batch(partition.clone(), batch.into()));
             }
         }
         None

@@ -141,21 +141,23 @@ impl BrokenReceiver {
             tokio::task::yield_now().await;
         }
         match &mut inbound {
-            Inbound::Batch(partition, deliveries) => {
+            Inbound::Batch(partition, given) => {
                 let partition = partition.clone();
+                let mut deliveries: Vec<_> = given.collect();
                 if self.lost.as_ref() == Some(&partition) {
                     self.lost = None;
                     deliveries.clear();
                 }
-                self.spoil(deliveries);
-                self.last.insert(partition, deliveries.clone());
+                self.spoil(&mut deliveries);
+                *given = deliveries.clone().into();
+                self.last.insert(partition, deliveries);
             }
             Inbound::Assigned(partitions) => {
                 let again = partitions.iter().find_map(|p| Some((p.clone(), self.last.remove(p)?)));
                 match (self.bug, again) {
                     (Bug::DropsAtRelease, Some((partition, _))) => self.lost = Some(partition),
                     (Bug::KeepsAtRelease, Some((partition, old))) => {
-                        self.ready = Some(Inbound::Batch(partition, old));
+                        self.ready = Some(Inbound::Batch(partition, old.into()));
                     }
                     _ => {}
                 }

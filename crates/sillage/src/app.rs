@@ -46,6 +46,7 @@ pub struct App {
     drain_limit: Duration,
     keep_ended: Duration,
     retention: Option<Duration>,
+    failing: Option<f64>,
 }
 
 /// What an app was given.
@@ -72,6 +73,7 @@ impl App {
             drain_limit: DRAIN,
             keep_ended: KEPT,
             retention: None,
+            failing: None,
         }
     }
 
@@ -116,6 +118,14 @@ impl App {
     /// stays unless this is said.
     pub fn retention(mut self, keep: Duration) -> Self {
         self.retention = Some(keep);
+        self
+    }
+
+    /// Lets this share of all handlings fail, from 0 to below 1, to see what comes of it: after the handler
+    /// has returned, what it returned is dropped, and the delivery is tried again as after any other
+    /// transient failure. Not for production.
+    pub fn fail_handlers(mut self, share: f64) -> Self {
+        self.failing = Some(share);
         self
     }
 

@@ -255,6 +255,7 @@ impl Consumer {
             is_users: true,
             depends_on: self.depends_on,
             rate: self.rate,
+            failing: None,
         }
     }
 }

@@ -2,9 +2,9 @@
 //! consumers, which its services never see.
 
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Partition, Progress, PublishError,
-    Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text, TopicSpec,
-    TopicStatus, TopologyDiff,
+    BoxFuture, Broker, Capabilities, Deliveries, Epoch, Inbound, Message, Partition, Progress,
+    PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
+    TopicSpec, TopicStatus, TopologyDiff,
 };
 use std::sync::Arc;
 
@@ -64,12 +64,14 @@ impl Names {
 
     fn inbound(&self, inbound: Inbound) -> Inbound {
         match inbound {
-            Inbound::Batch(partition, mut deliveries) => {
+            Inbound::Batch(partition, deliveries) => {
                 let partition = self.partition_back(partition);
-                for delivery in &mut deliveries {
-                    Arc::make_mut(&mut delivery.message).topic = Some(partition.topic.clone());
-                }
-                Inbound::Batch(partition, deliveries)
+                let topic = partition.topic.clone();
+                let deliveries = deliveries.map(move |mut delivery| {
+                    Arc::make_mut(&mut delivery.message).topic = Some(topic.clone());
+                    delivery
+                });
+                Inbound::Batch(partition, Deliveries::new(deliveries))
             }
             Inbound::Passed(partition, offset) => {
                 Inbound::Passed(self.partition_back(partition), offset)

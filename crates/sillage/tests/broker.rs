@@ -83,7 +83,7 @@ impl Member {
             Inbound::Batch(partition, deliveries) => {
                 assert!(self.partitions.contains(&partition), "{partition} is not this member's");
                 let delivery = |delivery| (partition.clone(), delivery);
-                self.got.extend(deliveries.into_iter().map(delivery));
+                self.got.extend(deliveries.map(delivery));
             }
             Inbound::Assigned(partitions) => self.partitions.extend(partitions),
             Inbound::Passed(..) => {}

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Commit, Expected, Range, Write, prelude::*};
+use sillage::{Commit, Expected, Filter, Range, Write, prelude::*};
 use sillage_testkit::Held;
 use std::sync::Arc;
 
@@ -151,4 +151,41 @@ async fn a_commit_that_waits_for_a_row_delays_no_other() {
     way.hold_row(None);
     harness.log_until(6).await;
     app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlings_that_are_let_fail_are_tried_again_and_leave_nothing() {
+    let (harness, log, audited) = (Harness::new(), Probe::default(), Probe::default());
+    let (noting, auditing) = (log.clone(), audited.clone());
+    let billing = Consumer::new("billing").on(move |order: Created| {
+        noting.note(&order.order_id);
+        async move { publish(Invoiced { order_id: order.order_id }) }
+    });
+    let audit = Consumer::new("audit").on(move |order: Created| {
+        auditing.note(&order.order_id);
+        async {}
+    });
+    let often = Retry::in_lane([ms(5); 20]);
+    let service = Service::new("shop").consumer(billing.retry(often.clone()));
+    let service = service.consumer(audit.retry(often));
+    let app = App::new(harness.database()).clock(harness.clock.clone()).service(service);
+    let app = app.fail_handlers(0.3).start().await.unwrap();
+    for n in 0..60 {
+        app.service("shop").commit(publish(created(&format!("o-{}", n % 7)))).await.unwrap();
+    }
+    harness.passed("shop/billing", 60).await;
+    harness.passed("shop/audit", 60).await;
+    for notes in [log.notes().len(), audited.notes().len()] {
+        assert!(notes > 60, "{notes} handlings of 60 messages: none failed");
+    }
+    let filter = Filter { names: vec!["invoice.sent".into()], ..Filter::default() };
+    let invoices = harness.database().log(Position(0), &filter, 1_000).await.unwrap().entries;
+    assert_eq!(invoices.len(), 60, "each once");
+    app.drain().await;
+
+    for share in [-0.1, 1.0, f64::NAN] {
+        let app = App::new(harness.database()).fail_handlers(share);
+        let refused = app.start().await.err().unwrap().to_string();
+        assert!(refused.contains("from 0 to below 1"), "{refused}");
+    }
 }

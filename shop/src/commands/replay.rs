@@ -83,7 +83,7 @@ impl Replay {
         let letters = std::env::temp_dir().join(format!("shop-replay-{}", std::process::id()));
         let mailer = Mailer::folder(&letters).context("no folder for letters that nobody gets")?;
         let (gateway, term, flow) = (Gateway::in_memory(), PaymentTerm::default(), self.flow);
-        let needs = Needs { gateway, mailer, term, flow };
+        let needs = Needs { gateway, mailer, term, flow, failing: None };
         let app = assemble(App::new(sillage::connect(&url).await?), &Part::all(), &needs);
         let replayed = self.replay(app).await;
         let _ = std::fs::remove_dir_all(&letters);

@@ -50,6 +50,10 @@ pub(super) struct Outside {
     /// first order on: it is refused to change it then.
     #[arg(long, value_enum, default_value_t)]
     pub(super) flow: Flow,
+    /// Lets this share of all handlings fail, for example 0.05: what their handlers returned is dropped, and
+    /// they are tried again.
+    #[arg(long, value_name = "SHARE")]
+    fail_handlers: Option<f64>,
 }
 
 /// The database of a URL.
@@ -75,7 +79,13 @@ impl Outside {
             None => Mailer::folder(folder.letters()).context("letters cannot be kept")?,
         };
         let term = PaymentTerm(Duration::from_secs(self.unpaid_after));
-        Ok(Needs { gateway: Gateway::at(gateway)?, mailer, term, flow: self.flow })
+        Ok(Needs {
+            gateway: Gateway::at(gateway)?,
+            mailer,
+            term,
+            flow: self.flow,
+            failing: self.fail_handlers,
+        })
     }
 }
 

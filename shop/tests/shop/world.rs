@@ -39,7 +39,13 @@ impl World {
         let gateway = Gateway::in_memory();
         let letters = tempfile::tempdir().unwrap();
         let mailer = Mailer::folder(letters.path()).unwrap();
-        let needs = Needs { gateway: gateway.clone(), mailer, term: PaymentTerm::default(), flow };
+        let needs = Needs {
+            gateway: gateway.clone(),
+            mailer,
+            term: PaymentTerm::default(),
+            flow,
+            failing: None,
+        };
         let app = App::new(database.clone()).clock(Arc::new(clock));
         let running = assemble(app, &Part::all(), &needs).start().await.unwrap();
         inventory::fill_shelves(&running.service("inventory")).await.unwrap();

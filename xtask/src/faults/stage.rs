@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Stands in a process's log where it was started.
 const STARTED: &str = "== shop";
+/// The share of handlings that fail in processes apart.
+const FAILING: f64 = 0.05;
 /// The gateway is the first process.
 pub(super) const GATEWAY: usize = 0;
 
@@ -77,7 +79,8 @@ impl Stage {
         for (service, port) in SERVICES.iter().zip([stage.api, stage.customers, 0, 0, 0, 0, 0]) {
             let arguments = format!(
                 "serve --services {service} --data . --database sqlite:{service}.db --broker \
-                 {broker} --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{}",
+                 {broker} --listen 127.0.0.1:{port} --gateway http://127.0.0.1:{} \
+                 --fail-handlers {FAILING}",
                 stage.gateway
             );
             stage.processes.push(Process::new(service, arguments));

@@ -4,26 +4,27 @@
 //! What is allocated by one thread and freed by another costs more than all else of a message, so
 //! the polling thread allocates a few pieces of memory a batch, and nothing a message.
 
+use super::outbox::Outbox;
+use crate::watch::lock;
 use bytes::{Bytes, BytesMut};
 use rdkafka::{
     Message as _,
     message::{BorrowedHeaders, BorrowedMessage, Header, Headers as _},
 };
 use sillage_core::{
-    Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset, Partition, Text,
-    Timestamp,
+    Deliveries, Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset, Partition,
+    Text, Timestamp,
 };
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 use uuid::Uuid;
 
 /// About what a message costs beside its bytes.
 const AROUND: usize = 512;
-/// So many are handed over together at most: with more messages at once, what they are made of is
-/// not the memory that others have just given back.
+/// So many are handed over together at most.
 const MOST: usize = 64;
 /// Headers read in a run.
 const RUN: usize = 64;
@@ -156,11 +157,32 @@ impl Records {
 
 /// Makes messages of records; keeps what comes again and again.
 #[derive(Default)]
-pub(super) struct Decoder {
+struct Decoder {
     reader: HeaderReader,
     /// The last one, counted by nobody but who receives.
     topic: Option<Text>,
     shared: Shared,
+}
+
+/// The deliveries of records, each made when it is taken: what it is made of is the memory that the one
+/// before has just given back. Every record is one.
+struct Reading {
+    partition: Partition,
+    topic: Text,
+    records: Records,
+    /// What comes next, of each of the records' parts.
+    record: usize,
+    header: usize,
+    byte: usize,
+    name: usize,
+    decoder: Decoder,
+    desk: Arc<Desk>,
+}
+
+/// Where the decoder is, and the records' memory goes, while nothing is read.
+pub(super) struct Desk {
+    decoder: Mutex<Option<Decoder>>,
+    outbox: Arc<Outbox>,
 }
 
 /// The rest of a piece of memory.
@@ -180,33 +202,73 @@ impl Shared {
     }
 }
 
-impl Decoder {
-    /// Their deliveries; every record is one.
-    pub(super) fn read(&mut self, partition: &Partition, records: &Records) -> Vec<Delivery> {
-        let last = self.topic.take().filter(|last| *last == partition.topic);
+impl Desk {
+    pub(super) fn new(outbox: Arc<Outbox>) -> Arc<Desk> {
+        Arc::new(Desk { decoder: Mutex::default(), outbox })
+    }
+
+    pub(super) fn read(self: &Arc<Self>, partition: Partition, records: Records) -> Deliveries {
+        // There is none while other deliveries have not been taken: they come with one of their own.
+        let mut decoder = lock(&self.decoder).take().unwrap_or_default();
+        let last = decoder.topic.take().filter(|last| *last == partition.topic);
         let topic = last.unwrap_or_else(|| Text::from(&*partition.topic));
-        let (mut bytes, mut names) = (&*records.bytes, &*records.names);
-        let mut headers = records.headers.iter();
-        let deliveries = records.all.iter().map(|record| {
-            let mut copy = |count: usize| self.shared.copy(first(&mut bytes, count));
-            let found = Found {
-                topic: topic.clone(),
-                key: record.key.map(&mut copy),
-                payload: record.payload.map(&mut copy),
-                time: Timestamp::from_micros(record.millis.saturating_mul(1_000)),
-            };
-            let headers = headers.by_ref().take(record.headers).map(|kept| {
-                let (name, rest) = names.split_at(kept.name);
-                names = rest;
-                (kept.field, name, first(&mut bytes, kept.value))
-            });
-            let id = || identity(record, partition);
-            let message = Arc::new(self.reader.read(headers, found, id));
-            Delivery { offset: record.offset, message }
+        decoder.topic = Some(topic.clone());
+        let (record, header, byte, name) = (0, 0, 0, 0);
+        let desk = self.clone();
+        Deliveries::new(Reading {
+            partition,
+            topic,
+            records,
+            record,
+            header,
+            byte,
+            name,
+            decoder,
+            desk,
+        })
+    }
+}
+
+impl Iterator for Reading {
+    type Item = Delivery;
+
+    fn next(&mut self) -> Option<Delivery> {
+        let Records { all, headers, bytes, names } = &self.records;
+        let record = all.get(self.record)?;
+        let (mut bytes, mut names) = (bytes.get(self.byte..)?, names.get(self.name..)?);
+        let (bytes_left, names_left) = (bytes.len(), names.len());
+        let Decoder { reader, shared, .. } = &mut self.decoder;
+        let mut copy = |count: usize| shared.copy(first(&mut bytes, count));
+        let found = Found {
+            topic: self.topic.clone(),
+            key: record.key.map(&mut copy),
+            payload: record.payload.map(&mut copy),
+            time: Timestamp::from_micros(record.millis.saturating_mul(1_000)),
+        };
+        let kept = headers.get(self.header..self.header + record.headers)?;
+        let kept = kept.iter().map(|kept| {
+            let (name, rest) = names.split_at(kept.name);
+            names = rest;
+            (kept.field, name, first(&mut bytes, kept.value))
         });
-        let deliveries = deliveries.collect();
-        self.topic = Some(topic);
-        deliveries
+        let message = reader.read(kept, found, || identity(record, &self.partition));
+        self.record += 1;
+        self.header += record.headers;
+        self.byte += bytes_left - bytes.len();
+        self.name += names_left - names.len();
+        Some(Delivery { offset: record.offset, message: Arc::new(message) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.records.len() - self.record;
+        (left, Some(left))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        *lock(&self.desk.decoder) = Some(mem::take(&mut self.decoder));
+        self.desk.outbox.give_back(mem::take(&mut self.records));
     }
 }
 

@@ -76,7 +76,7 @@ impl Corner {
         while got.len() < count {
             let inbound = timeout(PATIENCE, receiver.next()).await.expect("too few come");
             if let Inbound::Batch(_, deliveries) = inbound.unwrap() {
-                got.extend(deliveries.into_iter().map(|delivery| delivery.message));
+                got.extend(deliveries.map(|delivery| delivery.message));
             }
         }
         timeout(PATIENCE, settler.close()).await.unwrap().unwrap();

@@ -162,7 +162,7 @@ async fn a_dropped_next_loses_nothing() {
                 biased;
                 inbound = member.receiver.next() => {
                     if let Inbound::Batch(partition, deliveries) = inbound.unwrap() {
-                        member.got.extend(deliveries.into_iter().map(|d| (partition.clone(), d)));
+                        member.got.extend(deliveries.map(|d| (partition.clone(), d)));
                     }
                 }
                 () = tokio::task::yield_now() => {}
@@ -172,7 +172,7 @@ async fn a_dropped_next_loses_nothing() {
     while member.got.len() < 200 {
         if let Inbound::Batch(partition, deliveries) = within(member.receiver.next()).await.unwrap()
         {
-            member.got.extend(deliveries.into_iter().map(|d| (partition.clone(), d)));
+            member.got.extend(deliveries.map(|d| (partition.clone(), d)));
         }
     }
     assert_eq!(member.texts(), numbers(0..200).collect::<Vec<_>>());

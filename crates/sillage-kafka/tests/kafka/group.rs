@@ -25,6 +25,7 @@ fn work(mut member: Member, handled: Handled, mut stop: watch::Receiver<bool>) -
             };
             match inbound {
                 Inbound::Batch(partition, deliveries) => {
+                    let deliveries: Vec<_> = deliveries.collect();
                     for delivery in &deliveries {
                         handled.lock().unwrap().push(key_and_number(&delivery.message));
                     }

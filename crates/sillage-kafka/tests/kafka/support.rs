@@ -125,13 +125,14 @@ impl Member {
 
     /// What comes next; it is noted.
     pub(crate) async fn next(&mut self) -> sillage_core::Result<Inbound> {
-        let inbound = within(self.receiver.next()).await?;
+        let mut inbound = within(self.receiver.next()).await?;
         tracing::debug!("{:.300}", format!("{inbound:?}"));
-        match &inbound {
+        match &mut inbound {
             Inbound::Batch(partition, deliveries) => {
                 assert!(self.owned.contains(partition), "{partition} is not ours");
-                let noted = deliveries.iter().map(|d| (partition.clone(), d.clone()));
-                self.got.extend(noted);
+                let all: Vec<_> = deliveries.collect();
+                self.got.extend(all.iter().map(|d| (partition.clone(), d.clone())));
+                *deliveries = all.into();
             }
             Inbound::Assigned(partitions) => {
                 for partition in partitions {

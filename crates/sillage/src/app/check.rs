@@ -35,6 +35,11 @@ impl App {
             );
         }
         self.check_retention(&mut errors);
+        if let Some(share) = self.failing.filter(|share| !(0.0..1.0).contains(share)) {
+            errors.push(format!(
+                "`.fail_handlers({share})`: the share of handlings that fail is from 0 to below 1"
+            ));
+        }
         if errors.is_empty() { Ok(()) } else { Err(StartError(errors)) }
     }
 

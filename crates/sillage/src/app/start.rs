@@ -16,7 +16,7 @@ use crate::{
         committer::Committer,
         dependency::Dependencies,
         health::Vital,
-        member::{Control, Means, Member},
+        member::{Control, Means, Member, Spec},
         outlet::Outlet,
         pruning::Pruner,
         timers::{Gate, GateState, Pump},
@@ -45,6 +45,7 @@ pub(super) struct Building {
     stop: CancellationToken,
     drain_limit: Duration,
     keep_ended: Duration,
+    failing: Option<f64>,
     /// Services that have parts here: what they keep is pruned.
     keepers: Vec<Text>,
     /// `service/saga`: they are counted.
@@ -89,6 +90,7 @@ impl App {
             stop: CancellationToken::new(),
             drain_limit: self.drain_limit,
             keep_ended: self.keep_ended,
+            failing: self.failing,
             keepers: vec![],
             sagas: vec![],
             tasks: JoinSet::new(),
@@ -153,7 +155,7 @@ impl Building {
             let broker = self.broker.clone();
             let dependencies = dependencies.clone();
             let instances = consumer.instances;
-            let spec = consumer.build(name);
+            let spec = Spec { failing: self.failing, ..consumer.build(name) };
             let topics = spec.topics.clone();
             self.consumer(spec, shared, broker, dependencies).await?;
             if instances {
@@ -199,7 +201,7 @@ impl Building {
 
     pub(super) async fn consumer(
         &mut self,
-        spec: crate::runtime::member::Spec,
+        spec: Spec,
         shared: Arc<Shared>,
         broker: Arc<dyn Broker>,
         dependencies: Arc<Dependencies>,

@@ -240,7 +240,9 @@ impl LogReceiver {
         }
         let passed = self.passed(&batches);
         self.ready.extend(passed);
-        let batch = |(slot, deliveries)| Inbound::Batch(partition(slot), deliveries);
+        let batch = |(slot, deliveries): (u32, Vec<Delivery>)| {
+            Inbound::Batch(partition(slot), deliveries.into())
+        };
         self.ready.extend(batches.into_iter().map(batch));
         self.scanned = page.through;
         Ok(true)

@@ -72,6 +72,8 @@ pub(crate) struct Spec {
     /// Dependencies that are asked before a handler starts, without having failed one.
     pub(crate) depends_on: Vec<Text>,
     pub(crate) rate: Option<Rate>,
+    /// This share of handlings is to fail.
+    pub(crate) failing: Option<f64>,
 }
 
 /// What an operator, or the kill switch, wants of a member.

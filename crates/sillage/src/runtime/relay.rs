@@ -58,6 +58,7 @@ pub(crate) fn spec(
         is_users: false,
         depends_on: vec![],
         rate: None,
+        failing: None,
     }
 }
 

@@ -65,10 +65,9 @@ async fn oldest(
 ) -> Result<Option<Timestamp>> {
     let mut oldest: Option<Timestamp> = None;
     while !settled.is_empty() {
-        let Inbound::Batch(partition, deliveries) = receiver.next().await? else { continue };
+        let Inbound::Batch(partition, mut deliveries) = receiver.next().await? else { continue };
         let Some(settled_to) = settled.get(&partition).copied() else { continue };
-        let mut waiting = deliveries.iter().filter(|delivery| Some(delivery.offset) > settled_to);
-        if let Some(first) = waiting.next() {
+        if let Some(first) = deliveries.find(|delivery| Some(delivery.offset) > settled_to) {
             let time = first.message.time;
             oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
             settled.remove(&partition);

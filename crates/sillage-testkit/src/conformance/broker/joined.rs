@@ -7,7 +7,7 @@ use super::{
     group::Step,
 };
 use sillage_core::{
-    Delivery, Inbound, Offset, Partition, Receiver, Settled, Settler, Subscription,
+    Deliveries, Inbound, Offset, Partition, Receiver, Settled, Settler, Subscription,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -151,7 +151,7 @@ impl<'a, F: BrokerFixture> Joined<'a, F> {
         }
     }
 
-    fn batch(&mut self, partition: &Partition, deliveries: Vec<Delivery>) {
+    fn batch(&mut self, partition: &Partition, deliveries: Deliveries) {
         // What is not this member's any more may still be on its way.
         let Some(place) = self.places.get_mut(partition) else { return };
         for delivery in deliveries {

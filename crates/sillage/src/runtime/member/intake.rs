@@ -11,7 +11,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sillage_core::{
-    Database, Decision, Delivery, Epoch, Error, Offset, Partition, Range, Result, Stored, Text,
+    Database, Decision, Deliveries, Delivery, Epoch, Error, Offset, Partition, Range, Result,
+    Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -226,7 +227,7 @@ impl Member {
         assigned.owned && assigned.assignment == assignment
     }
 
-    pub(super) fn batch(&mut self, partition: &Partition, deliveries: Vec<Delivery>) {
+    pub(super) fn batch(&mut self, partition: &Partition, deliveries: Deliveries) {
         let Some(place) = self.places.get(partition).copied() else { return };
         let assigned = &mut self.partitions[place];
         if !assigned.owned || assigned.revoked.is_some() {
@@ -237,7 +238,7 @@ impl Member {
                 self.push(place, delivery, false);
             }
         } else {
-            assigned.held.push_back(deliveries);
+            assigned.held.push_back(deliveries.collect());
             self.take_held(place);
         }
     }

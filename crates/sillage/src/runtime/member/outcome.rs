@@ -14,6 +14,7 @@ use crate::{
         watermark::Fate,
     },
 };
+use rand::RngExt as _;
 use sillage_core::{
     Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, Failure,
     PublishError, Receipt, Result, Text, Write,
@@ -59,6 +60,13 @@ impl Member {
     pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {
         let is_nothing = handled.is_nothing();
         let Handled { result, conditions, writes, transaction } = handled;
+        let share = self.means.spec.failing.filter(|_| result.is_ok());
+        let result = match share {
+            Some(share) if self.random.random_bool(share) => {
+                Err(Failure::transient("one of those that `fail_handlers` lets fail"))
+            }
+            _ => result,
+        };
         let effects = match result {
             Ok(effects) => effects,
             Err(failure) => return self.failed(lane, parked, &failure),

@@ -104,6 +104,7 @@ impl Member {
         let started = self.slots.start(|slot| handler.start(delivered, slot));
         if let Some(Ok(ended)) = &started
             && ended.is_nothing()
+            && self.means.spec.failing.is_none()
         {
             self.kill_switch.handled();
             let assigned = &mut self.partitions[place];
