@@ -18,6 +18,9 @@ use uuid::Uuid;
 const KEYS: u64 = 1_000;
 /// Partitions of their topic.
 const PARTITIONS: u32 = 12;
+/// So many differ, and come again and again: what was made a million messages before is in no cache any
+/// more, and how long both sides wait for memory would be measured.
+const DISTINCT: u64 = 10_000;
 /// Messages handed over at once.
 const BATCH: usize = 500;
 
@@ -51,11 +54,31 @@ pub(crate) struct Brokers {
     /// Interleaved rounds.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Only one of both directions, of Kafka.
+    #[arg(long, value_enum)]
+    only: Option<Direction>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Direction {
+    Publish,
+    Consume,
+}
+
+impl Brokers {
+    fn measures(&self, direction: Direction) -> bool {
+        self.only.is_none_or(|only| only == direction)
+    }
 }
 
 /// Messages as an app would publish them, and the same as headers and bodies.
 pub(crate) fn messages(topic: &str, count: u64) -> Vec<Arc<Message>> {
     (0..count).map(|number| Arc::new(message(topic, number))).collect()
+}
+
+/// So many, of which no more than `DISTINCT` differ.
+fn again<T>(some: &[T], count: u64) -> impl Iterator<Item = &T> {
+    some.iter().cycle().take(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 fn message(topic: &str, number: u64) -> Message {

@@ -1,7 +1,7 @@
 //! Raw rdkafka: `BaseProducer` and `BaseConsumer` in plain loops, with the settings of ours.
 
 use super::{
-    Brokers, PARTITIONS, Placed, Sides, left, messages,
+    Brokers, DISTINCT, Direction, PARTITIONS, Placed, Sides, again, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -81,30 +81,34 @@ async fn measure(what: &Brokers, prefix: &str) {
     println!("  consumer {CONSUMER:?}");
     println!("  (ours: auto.offset.reset=error with its own start, offsets stored by watermark)");
     println!("  (and of both at most {IN_FLIGHT} messages are not confirmed)");
-    let all = messages(&bare, what.messages);
-    let made: Vec<_> = all.iter().map(ready).collect();
+    let some = messages(&bare, what.messages.min(DISTINCT));
+    let made: Vec<_> = some.iter().map(ready).collect();
+    let made: Vec<&Ready> = again(&made, what.messages).collect();
+    let all: Vec<_> = again(&some, what.messages).cloned().collect();
     // A prefix would have each message copied, for another name of its topic.
     let publisher = connect_broker(&what.broker).await.expect("Kafka is there").expect("a broker");
-    let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
-    for _ in 0..what.rounds {
-        publishing.raw(false).push(publish(servers, &bare, &made, false));
-        publishing.raw(true).push(publish(servers, &bare, &made, true));
-        publishing.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
+    if what.measures(Direction::Publish) {
+        let mut sides = Sides::default();
+        for _ in 0..what.rounds {
+            sides.raw(false).push(publish(servers, &bare, &made, false));
+            sides.raw(true).push(publish(servers, &bare, &made, true));
+            sides.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
+        }
+        sides.print("publish", "rdkafka, no headers", "rdkafka, the same headers, made before");
     }
-    publishing.print("publish", "rdkafka, no headers", "rdkafka, the same headers, made before");
-    // No more than is consumed: what one side fetches ahead of that would count as its own.
-    publish(servers, &topic, &made, true);
-    for round in 0..what.rounds {
-        consuming.raw(false).push(consume(servers, &topic, what.messages, false).await);
-        consuming.raw(true).push(consume(servers, &topic, what.messages, true).await);
-        let name: &'static str = format!("bench-{round}").leak();
-        consuming.ours.push(ours::consume(broker.clone(), name, (1, what.messages)).await);
+    if what.measures(Direction::Consume) {
+        // No more than is consumed: what one side fetches ahead of that would count as its own.
+        publish(servers, &topic, &made, true);
+        let mut sides = Sides::default();
+        for round in 0..what.rounds {
+            sides.raw(false).push(consume(servers, &topic, what.messages, false).await);
+            sides.raw(true).push(consume(servers, &topic, what.messages, true).await);
+            let name: &'static str = format!("bench-{round}").leak();
+            sides.ours.push(ours::consume(broker.clone(), name, (1, what.messages)).await);
+        }
+        let (bare, full) = ("rdkafka, the payload alone", "rdkafka, payload and headers");
+        sides.print("consume, typed decode", bare, full);
     }
-    consuming.print(
-        "consume, typed decode",
-        "rdkafka, the payload alone",
-        "rdkafka, payload and headers",
-    );
 }
 
 fn config(servers: &str, settings: &[(&str, &str)]) -> ClientConfig {
@@ -116,7 +120,7 @@ fn config(servers: &str, settings: &[(&str, &str)]) -> ClientConfig {
     config
 }
 
-fn publish(servers: &str, topic: &str, messages: &[Ready], headers: bool) -> Figure {
+fn publish(servers: &str, topic: &str, messages: &[&Ready], headers: bool) -> Figure {
     let producer: BaseProducer = config(servers, &PRODUCER).create().expect("a producer");
     let meter = Meter::start();
     for (number, message) in messages.iter().enumerate() {

@@ -2,7 +2,7 @@
 //! acknowledges many deliveries at once.
 
 use super::{
-    BATCH, Brokers, PARTITIONS, Placed, Sides, left, messages,
+    BATCH, Brokers, DISTINCT, PARTITIONS, Placed, Sides, again, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -75,8 +75,10 @@ async fn measure(what: &Brokers, prefix: &str) {
     println!("RabbitMQ, {} messages a round; both sides:", what.messages);
     println!("  {CHANNELS} channels with confirms, persistent messages, mandatory");
     println!("  {PARTITIONS} quorum queues with single active consumer, prefetch {PREFETCH} each");
-    let all = messages(&format!("{prefix}bench"), what.messages);
-    let made: Vec<_> = all.iter().map(ready).collect();
+    let some = messages(&format!("{prefix}bench"), what.messages.min(DISTINCT));
+    let made: Vec<_> = some.iter().map(ready).collect();
+    let made: Vec<&Ready> = again(&made, what.messages).collect();
+    let all: Vec<_> = again(&some, what.messages).cloned().collect();
     // A prefix would have each message copied, for another name of its topic.
     let bare = connect_broker(&what.broker).await.expect("RabbitMQ is there").expect("a broker");
     let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
@@ -142,9 +144,9 @@ impl Raw {
     }
 
     /// On each channel a window of messages, and the next when they are confirmed.
-    async fn publish(&self, messages: &[Ready], headers: bool) -> Figure {
+    async fn publish(&self, messages: &[&Ready], headers: bool) -> Figure {
         let mut lanes: Vec<Vec<&Ready>> = (0..CHANNELS).map(|_| vec![]).collect();
-        for message in messages {
+        for &message in messages {
             lanes[message.channel].push(message);
         }
         let meter = Meter::start();

@@ -2,7 +2,7 @@
 
 use crate::{BoxFuture, Error, Message, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, vec};
 
 /// What a broker can do; an app's needs are checked against it at start-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,12 +165,33 @@ pub struct Delivery {
 
 /// Deliveries of one partition, in order. Those of a backend that reads records make each message when it
 /// is taken, so that one can be handled and gone before the next is made.
-pub struct Deliveries(Box<dyn Iterator<Item = Delivery> + Send>);
+pub struct Deliveries(Box<dyn Deliver>);
+
+/// Gives deliveries when they are asked for.
+pub trait Deliver: Iterator<Item = Delivery> + Send {
+    /// What has not been asked for yet says that it is of this topic.
+    fn rename(&mut self, topic: Text);
+}
+
+impl Deliver for vec::IntoIter<Delivery> {
+    fn rename(&mut self, topic: Text) {
+        for delivery in self.as_mut_slice() {
+            Arc::make_mut(&mut delivery.message).topic = Some(topic.clone());
+        }
+    }
+}
 
 impl Deliveries {
-    /// What this iterator gives, when it is asked for.
-    pub fn new(deliveries: impl Iterator<Item = Delivery> + Send + 'static) -> Self {
+    /// What this one gives.
+    pub fn new(deliveries: impl Deliver + 'static) -> Self {
         Deliveries(Box::new(deliveries))
+    }
+
+    /// The same, as of this topic.
+    #[must_use]
+    pub fn renamed(mut self, topic: Text) -> Self {
+        self.0.rename(topic);
+        self
     }
 }
 

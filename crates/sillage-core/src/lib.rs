@@ -24,9 +24,9 @@ mod wire;
 
 pub use binary::{Binding, Field, Found, HeaderLayout, HeaderReader};
 pub use broker::{
-    Broker, Capabilities, Deliveries, Delivery, Inbound, Offset, Partition, PartitionStatus,
-    Progress, PublishError, Receipt, Receiver, Settled, Settler, Start, Subscribed, Subscription,
-    TopicSpec, TopicStatus, TopologyDiff,
+    Broker, Capabilities, Deliver, Deliveries, Delivery, Inbound, Offset, Partition,
+    PartitionStatus, Progress, PublishError, Receipt, Receiver, Settled, Settler, Start,
+    Subscribed, Subscription, TopicSpec, TopicStatus, TopologyDiff,
 };
 pub use check::Limits;
 pub use clock::{Clock, Timestamp};

@@ -27,9 +27,10 @@ use sillage_core::{
 };
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -43,6 +44,9 @@ const ATTRIBUTES: usize = 13;
 const LISTEN: Duration = Duration::from_micros(100_100);
 /// And while messages wait for room in its queue.
 const LISTEN_BRIEFLY: Duration = Duration::from_millis(1);
+/// With more messages unconfirmed than this, whoever publishes hears what was confirmed meanwhile: to give
+/// back what another thread allocated costs much once it is in no cache any more.
+const DEEP: i32 = 4_096;
 /// How often it still listens for confirmations once nobody publishes any more: 5 s.
 const FAREWELL: u32 = 50;
 
@@ -57,6 +61,8 @@ struct Shared {
     pending: Arc<Pending>,
     /// Whoever holds it hands messages to the client: so they keep their order.
     outlet: Mutex<Outlet>,
+    /// Batches so far.
+    published: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -160,6 +166,7 @@ impl Publisher {
             limits,
             pending: Arc::default(),
             outlet: Mutex::new(Outlet { producer: None, waiting: VecDeque::new() }),
+            published: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
         lock(&shared.outlet).producer = Some(shared.producer()?);
@@ -230,6 +237,10 @@ impl Shared {
                 outlet.waiting.push_back(ticket);
             }
         }
+        self.published.fetch_add(1, Ordering::Relaxed);
+        if let Some(producer) = &outlet.producer {
+            hear(producer, batch.len());
+        }
         answers
     }
 
@@ -270,13 +281,17 @@ impl Shared {
 
     /// Listens until nobody publishes any more and everything is answered.
     fn run(self: Arc<Self>) {
-        let mut farewell = FAREWELL;
+        let (mut farewell, mut seen) = (FAREWELL, 0);
         loop {
             let (producer, is_waiting) = {
                 let outlet = lock(&self.outlet);
                 (outlet.producer.clone(), !outlet.waiting.is_empty())
             };
+            let before = mem::replace(&mut seen, self.published.load(Ordering::Relaxed));
             match producer {
+                Some(producer) if before != seen && is_deep(&producer) => {
+                    thread::park_timeout(LISTEN_BRIEFLY);
+                }
                 Some(producer) if is_waiting => producer.poll(LISTEN_BRIEFLY),
                 Some(producer) => producer.poll(LISTEN),
                 None => thread::park_timeout(LISTEN),
@@ -343,6 +358,24 @@ impl Shared {
     fn end(&self) {
         self.give_up(&mut lock(&self.outlet));
     }
+}
+
+/// Hears what was confirmed while so many were handed over, and about as many more, so that it keeps pace.
+fn hear(producer: &BaseProducer<Context>, count: usize) {
+    let mut left = producer.in_flight_count();
+    let enough = left.saturating_sub_unsigned(u32::try_from(2 * count).unwrap_or(u32::MAX));
+    while left > DEEP.max(enough) {
+        producer.poll(Duration::ZERO);
+        let before = mem::replace(&mut left, producer.in_flight_count());
+        if left >= before {
+            return;
+        }
+    }
+}
+
+/// Of what was handed over much is not confirmed.
+fn is_deep(producer: &BaseProducer<Context>) -> bool {
+    producer.in_flight_count() > DEEP
 }
 
 fn headers(message: &Message) -> OwnedHeaders {

@@ -2,9 +2,9 @@
 //! consumers, which its services never see.
 
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Deliveries, Epoch, Inbound, Message, Partition, Progress,
-    PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
-    TopicSpec, TopicStatus, TopologyDiff,
+    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Partition, Progress, PublishError,
+    Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text, TopicSpec,
+    TopicStatus, TopologyDiff,
 };
 use std::sync::Arc;
 
@@ -66,12 +66,8 @@ impl Names {
         match inbound {
             Inbound::Batch(partition, deliveries) => {
                 let partition = self.partition_back(partition);
-                let topic = partition.topic.clone();
-                let deliveries = deliveries.map(move |mut delivery| {
-                    Arc::make_mut(&mut delivery.message).topic = Some(topic.clone());
-                    delivery
-                });
-                Inbound::Batch(partition, Deliveries::new(deliveries))
+                let deliveries = deliveries.renamed(partition.topic.clone());
+                Inbound::Batch(partition, deliveries)
             }
             Inbound::Passed(partition, offset) => {
                 Inbound::Passed(self.partition_back(partition), offset)
@@ -211,5 +207,40 @@ impl Settler for PrefixedSettler {
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         self.settler.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sillage_core::{Delivery, MessageId, Offset, Timestamp};
+
+    #[test]
+    fn what_comes_is_of_topics_without_the_prefix() {
+        let message = Arc::new(Message {
+            id: MessageId::new("1"),
+            source: "test".into(),
+            name: "test.happened".into(),
+            version: 1,
+            topic: Some("blue-orders".into()),
+            key: None,
+            time: Timestamp::from_micros(0),
+            correlation_id: "1".into(),
+            causation_id: None,
+            operation_id: None,
+            traceparent: None,
+            headers: vec![],
+            payload: "{}".into(),
+        });
+        let deliveries =
+            [3, 4].map(|offset| Delivery { offset: Offset(offset), message: message.clone() });
+        let partition = Partition { topic: "blue-orders".into(), number: 7 };
+        let names = Names("blue-".into());
+        let inbound = names.inbound(Inbound::Batch(partition, deliveries.to_vec().into()));
+        let Inbound::Batch(partition, deliveries) = inbound else { panic!("{inbound:?}") };
+        assert_eq!(partition.to_string(), "orders/7");
+        let all: Vec<_> = deliveries.map(|d| (d.offset.0, d.message.topic.clone())).collect();
+        assert_eq!(all, [(3, Some("orders".into())), (4, Some("orders".into()))]);
+        assert_eq!(message.topic.as_deref(), Some("blue-orders"), "another one's stays");
     }
 }

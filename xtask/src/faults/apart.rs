@@ -68,6 +68,9 @@ impl Apart {
             audit.cancelled,
             start.elapsed().as_secs_f64()
         );
+        let failed = stage.made_to_fail()?;
+        println!("  {failed} handlings failed after their handler had returned");
+        ensure!(failed > 0, "no handling was made to fail: see {}", folder.display());
         for broken in &audit.broken {
             println!("  {broken}");
         }

@@ -27,8 +27,12 @@ const LOOK: Duration = Duration::from_millis(20);
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Stands in a process's log where it was started.
 const STARTED: &str = "== shop";
+/// Each failed try of a handling as well.
+const LOGGED: &str = "info,sillage::runtime::member::outcome=debug";
 /// The share of handlings that fail in processes apart.
 const FAILING: f64 = 0.05;
+/// What the log says of one of them.
+const FAILED: &str = "`fail_handlers` lets fail";
 /// The gateway is the first process.
 pub(super) const GATEWAY: usize = 0;
 
@@ -166,7 +170,7 @@ impl Stage {
             .args(arguments.split_whitespace())
             .current_dir(&self.folder)
             .env_remove("SILLAGE_DATABASE")
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", LOGGED)
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
@@ -275,6 +279,18 @@ impl Stage {
         }
         ensure!(failed.is_empty(), "{}", failed.join(", "));
         self.note("all drained")
+    }
+
+    /// How many handlings were made to fail.
+    pub(super) fn made_to_fail(&self) -> Result<usize> {
+        let mut count = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                count += String::from_utf8_lossy(&fs::read(path)?).matches(FAILED).count();
+            }
+        }
+        Ok(count)
     }
 
     /// A line of what happened, for whoever looks into a failed trial.

@@ -12,8 +12,8 @@ use rdkafka::{
     message::{BorrowedHeaders, BorrowedMessage, Header, Headers as _},
 };
 use sillage_core::{
-    Deliveries, Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset, Partition,
-    Text, Timestamp,
+    Deliver, Deliveries, Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset,
+    Partition, Text, Timestamp,
 };
 use std::{
     mem,
@@ -25,11 +25,11 @@ use uuid::Uuid;
 /// About what a message costs beside its bytes.
 const AROUND: usize = 512;
 /// So many are handed over together at most.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// Headers read in a run.
 const RUN: usize = 64;
 /// And so many bytes, and a record.
-const MOST_BYTES: usize = 64 << 10;
+const MOST_BYTES: usize = 128 << 10;
 
 /// An emptied batch that holds more memory than this gives it back.
 const KEPT: usize = 256 << 10;
@@ -238,11 +238,14 @@ impl Iterator for Reading {
         let (mut bytes, mut names) = (bytes.get(self.byte..)?, names.get(self.name..)?);
         let (bytes_left, names_left) = (bytes.len(), names.len());
         let Decoder { reader, shared, .. } = &mut self.decoder;
-        let mut copy = |count: usize| shared.copy(first(&mut bytes, count));
+        let key = record.key.unwrap_or_default();
+        let both = key + record.payload.unwrap_or_default();
+        let mut payload = shared.copy(first(&mut bytes, both));
+        let key = record.key.map(|key| payload.split_to(key));
         let found = Found {
             topic: self.topic.clone(),
-            key: record.key.map(&mut copy),
-            payload: record.payload.map(&mut copy),
+            key,
+            payload: record.payload.map(|_| payload),
             time: Timestamp::from_micros(record.millis.saturating_mul(1_000)),
         };
         let kept = headers.get(self.header..self.header + record.headers)?;
@@ -262,6 +265,12 @@ impl Iterator for Reading {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.records.len() - self.record;
         (left, Some(left))
+    }
+}
+
+impl Deliver for Reading {
+    fn rename(&mut self, topic: Text) {
+        self.topic = topic;
     }
 }
 

@@ -1,7 +1,11 @@
 //! One member: what is settled, what comes again, where it starts.
 
-use crate::support::{Member, message, numbers, publish, subscription, unique, with_topic, within};
-use sillage_core::{Broker as _, Inbound, Offset, Partition, Start, Subscription, Timestamp};
+use crate::support::{
+    Member, message, numbers, publish, subscription, text, unique, with_topic, within,
+};
+use sillage_core::{
+    Broker as _, Delivery, Inbound, Offset, Partition, Start, Subscription, Timestamp,
+};
 
 #[tokio::test]
 async fn what_was_not_settled_comes_again() {
@@ -79,6 +83,24 @@ async fn times_are_those_of_publishing() {
     let wanted = subscription(&unique("consumer"), &topic, Start::Since(since));
     let mut member = Member::subscribe(&kafka, wanted).await;
     assert_eq!(member.take(1).await, ["1"]);
+    member.close().await;
+}
+
+/// As whoever shares a broker with others has it: without what is before the topic's name there.
+#[tokio::test]
+async fn deliveries_are_of_the_topic_that_they_are_renamed_to() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..3)).await;
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    let deliveries = loop {
+        if let Inbound::Batch(_, deliveries) = within(member.receiver.next()).await.unwrap() {
+            break deliveries.renamed("inside".into());
+        }
+    };
+    for (number, Delivery { offset, message }) in (0..).zip(deliveries) {
+        assert_eq!((offset, text(&message)), (Offset(number), number.to_string()));
+        assert_eq!(message.topic.as_deref(), Some("inside"));
+    }
     member.close().await;
 }
 

@@ -5,8 +5,7 @@ use crate::support::{
 };
 use bytes::Bytes;
 use sillage_core::{
-    Broker as _, ErrorKind, Header, Key, Message, MessageId, Offset, PublishError, TopicSpec,
-    partition_of,
+    Broker as _, ErrorKind, Header, Key, Message, MessageId, Offset, PublishError, partition_of,
 };
 use sillage_kafka::Kafka;
 use std::sync::Arc;
@@ -138,8 +137,21 @@ async fn keys_are_where_java_clients_put_them() {
 async fn more_than_the_clients_queue_holds_keeps_its_order() {
     let Some(url) = url_with("rdkafka.queue.buffering.max.messages=100") else { return };
     let kafka = Kafka::connect(&url).await.unwrap();
+    publish_at_one_go(&kafka).await;
+}
+
+/// So much is unconfirmed that whoever publishes hears confirmations, until nobody publishes any more.
+#[tokio::test]
+async fn what_is_published_at_one_go_is_confirmed_in_its_order() {
+    let Some(url) = url_with("rdkafka.linger.ms=1000") else { return };
+    let kafka = Kafka::connect(&url).await.unwrap();
+    publish_at_one_go(&kafka).await;
+}
+
+/// Publishes 5,000 messages to one partition before it waits for any: all come there in order.
+async fn publish_at_one_go(kafka: &Kafka) {
     let topic = unique("topic");
-    kafka.ensure(&[TopicSpec { name: topic.clone(), partitions: Some(1) }]).await.unwrap();
+    make(kafka, &topic, 1).await;
     let batches = (0..20).map(|batch| {
         let texts = numbers(batch * 250..(batch + 1) * 250);
         kafka.publish(texts.map(|text| message(&topic, "a", &text)).collect())
@@ -152,7 +164,7 @@ async fn more_than_the_clients_queue_holds_keeps_its_order() {
             offset += 1;
         }
     }
-    assert_eq!(offset, 5000);
+    assert_eq!(offset, 5_000);
 }
 
 /// A topic with a limit of its own that we have not heard of: Kafka refuses what is too large for
