@@ -71,8 +71,10 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("pid");
         assert_eq!(ours(&file, &folder), None);
+        // `tail` needs it when it starts, which may be before its number is known.
+        std::fs::write(&file, "").unwrap();
         let mut command = Command::new("tail");
-        command.arg("-f").arg(folder.join("pid")).stdout(Stdio::null());
+        command.arg("-f").arg(&file).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::fs::write(&file, format!("{}\nmore\n", child.id())).unwrap();
         assert_eq!(ours(&file, Path::new("/elsewhere")), None);
