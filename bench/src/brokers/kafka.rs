@@ -1,7 +1,7 @@
 //! Raw rdkafka: `BaseProducer` and `BaseConsumer` in plain loops, with the settings of ours.
 
 use super::{
-    Brokers, DISTINCT, Direction, PARTITIONS, Placed, Sides, again, left, messages,
+    BATCH, Brokers, DISTINCT, Direction, PARTITIONS, Placed, Sides, again, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -13,11 +13,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use sillage::{Binding, Message, TopicSpec, connect_broker};
-use std::{
-    hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// As `sillage-kafka` has them.
@@ -92,7 +88,7 @@ async fn measure(what: &Brokers, prefix: &str) {
         for _ in 0..what.rounds {
             sides.raw(false).push(publish(servers, &bare, &made, false));
             sides.raw(true).push(publish(servers, &bare, &made, true));
-            sides.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
+            sides.ours.push(ours::publish(&*publisher, &all, (BATCH, IN_FLIGHT)).await);
         }
         sides.print("publish", "rdkafka, no headers", "rdkafka, the same headers, made before");
     }
@@ -154,7 +150,7 @@ fn full(error: &KafkaError) -> bool {
 async fn consume(servers: &str, topic: &str, count: u64, headers: bool) -> Figure {
     let mut config = config(servers, &CONSUMER);
     config.set("group.id", format!("raw-{}", Uuid::new_v4().simple()));
-    let mut meter = Meter::start();
+    let mut meter = None;
     let consumer: BaseConsumer = config.create().expect("a consumer");
     consumer.subscribe(&[topic]).expect("a subscription");
     let mut handled = 0;
@@ -171,10 +167,10 @@ async fn consume(servers: &str, topic: &str, count: u64, headers: bool) -> Figur
         black_box(placed);
         handled += 1;
         if handled == 1 {
-            meter.begin(Instant::now(), handled);
+            meter = Some(Meter::behind(handled));
         }
     }
-    let figure = meter.figure(count);
+    let figure = meter.expect("something was consumed").figure(count);
     tokio::task::spawn_blocking(move || drop(consumer)).await.expect("closed");
     figure
 }

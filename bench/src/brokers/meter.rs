@@ -20,7 +20,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Runs from its making on; the rate counts from `begin`.
+/// Runs from its making on.
 pub(crate) struct Meter {
     start: Instant,
     /// So many were done before.
@@ -30,23 +30,19 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn start() -> Meter {
-        Meter { start: Instant::now(), done: 0, cpu: cpu() }
+        Meter::behind(0)
     }
 
     /// So many are done already.
-    pub(crate) fn begin(&mut self, start: Instant, done: u64) {
-        (self.start, self.done) = (start, done);
+    pub(crate) fn behind(done: u64) -> Meter {
+        Meter { start: Instant::now(), done, cpu: cpu() }
     }
 
-    pub(crate) fn figure(&self, count: u64) -> Figure {
-        self.figure_at(Instant::now(), count)
-    }
-
+    /// Of all up to this one, without those that were done before.
     #[allow(clippy::cast_precision_loss)]
-    pub(crate) fn figure_at(&self, end: Instant, count: u64) -> Figure {
-        let seconds = end.duration_since(self.start).as_secs_f64();
-        let rate = (count - self.done) as f64 / seconds;
-        Figure { rate, cpu: (cpu() - self.cpu) * 1e6 / count as f64 }
+    pub(crate) fn figure(&self, count: u64) -> Figure {
+        let (seconds, count) = (self.start.elapsed().as_secs_f64(), (count - self.done) as f64);
+        Figure { rate: count / seconds, cpu: (cpu() - self.cpu) * 1e6 / count }
     }
 }
 

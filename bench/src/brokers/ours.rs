@@ -1,7 +1,7 @@
 //! Our side: the broker port to publish, an app without a database to consume.
 
 use super::{
-    BATCH, Placed,
+    Placed,
     meter::{Figure, Meter},
 };
 use sillage::{App, Broker, Consumer, Message, Service, State};
@@ -11,21 +11,24 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 use tokio::sync::Notify;
 
-/// Publishes all, at most so many unconfirmed, and waits until each is confirmed.
-pub(crate) async fn publish(broker: &dyn Broker, messages: &[Arc<Message>], most: usize) -> Figure {
+/// Publishes all, so many at a time and at most so many unconfirmed, and waits until each is confirmed.
+pub(crate) async fn publish(
+    broker: &dyn Broker,
+    messages: &[Arc<Message>],
+    (batch, most): (usize, usize),
+) -> Figure {
     let meter = Meter::start();
     let mut waiting = VecDeque::new();
-    for batch in messages.chunks(BATCH) {
-        if waiting.len() * BATCH >= most
+    for some in messages.chunks(batch) {
+        if waiting.len() * batch >= most
             && let Some(first) = waiting.pop_front()
         {
             confirmed(first).await;
         }
-        waiting.push_back(broker.publish(batch.to_vec()));
+        waiting.push_back(broker.publish(some.to_vec()));
     }
     for batch in waiting {
         confirmed(batch).await;
@@ -43,9 +46,9 @@ async fn confirmed(
 #[derive(Default)]
 struct Handled {
     count: AtomicU64,
-    /// When the last was handled before those that are measured, and the last of all.
-    begun: OnceLock<Instant>,
-    ended: OnceLock<Instant>,
+    /// Since the last was handled before those that are measured, and until the last of all.
+    meter: OnceLock<Meter>,
+    figure: OnceLock<Figure>,
     end: Notify,
     before: u64,
     all: u64,
@@ -55,9 +58,10 @@ async fn handle(placed: Placed, State(handled): State<Arc<Handled>>) {
     assert!(placed.total > 0);
     let count = handled.count.fetch_add(1, Ordering::Relaxed) + 1;
     if count == handled.before {
-        let _ = handled.begun.set(Instant::now());
+        let _ = handled.meter.set(Meter::behind(count));
     } else if count == handled.all {
-        let _ = handled.ended.set(Instant::now());
+        let figure = handled.meter.get().map(|meter| meter.figure(count));
+        let _ = figure.map(|figure| handled.figure.set(figure));
         handled.end.notify_one();
     }
 }
@@ -74,15 +78,10 @@ pub(crate) async fn consume(
     (before, all): (u64, u64),
 ) -> Figure {
     let handled = Arc::new(Handled { before, all, ..Handled::default() });
-    let mut meter = Meter::start();
     let app = app(broker, name, handled.clone()).start().await.expect("the bench starts");
     handled.end.notified().await;
-    let figure = handled.begun.get().zip(handled.ended.get()).map(|(begun, ended)| {
-        meter.begin(*begun, before);
-        meter.figure_at(*ended, all)
-    });
     app.drain().await;
-    figure.expect("more messages than come before the measured ones")
+    *handled.figure.get().expect("more messages than come before the measured ones")
 }
 
 /// Makes what the consumer needs at the broker, and leaves.

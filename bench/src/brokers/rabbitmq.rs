@@ -16,7 +16,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString},
 };
 use sillage::{Binding, Key, Message, TopicSpec, connect_broker, partition_of};
-use std::{hint::black_box, sync::Arc, time::Instant};
+use std::{hint::black_box, sync::Arc};
 use uuid::Uuid;
 
 /// As `sillage-rabbitmq` has them.
@@ -26,6 +26,9 @@ const PREFETCH: u16 = 1_024;
 const AHEAD: u64 = PARTITIONS as u64 * PREFETCH as u64;
 /// Messages that are not confirmed: on each channel a window of the raw client's.
 const IN_FLIGHT: usize = CHANNELS as usize * BATCH;
+/// Of ours handed over at once. A batch is of messages for all channels, and is confirmed with the last of
+/// them: larger ones would leave a channel with nothing to do.
+const AT_ONCE: usize = 100;
 /// Deliveries of a queue that one acknowledgement is for.
 const ACK: u64 = 256;
 const PERSISTENT: u8 = 2;
@@ -91,7 +94,7 @@ async fn measure(what: &Brokers, prefix: &str) {
             publishing.raw(headers).push(published);
             consuming.raw(headers).push(consumed);
         }
-        publishing.ours.push(ours::publish(&*bare, &all, IN_FLIGHT).await);
+        publishing.ours.push(ours::publish(&*bare, &all, (AT_ONCE, IN_FLIGHT)).await);
         consuming.ours.push(ours::consume(broker.clone(), "bench", (AHEAD, what.messages)).await);
     }
     publishing.print("publish", "lapin, no headers", "lapin, the same headers, made before");
@@ -182,7 +185,7 @@ impl Raw {
     }
 
     async fn consume(&self, count: u64, headers: bool) -> Figure {
-        let mut meter = Meter::start();
+        let mut meter = None;
         let (mut channels, mut taps) = (vec![], vec![]);
         for number in 0..PARTITIONS {
             let channel = self.channel().await;
@@ -210,10 +213,10 @@ impl Raw {
             }
             handled += 1;
             if handled == AHEAD {
-                meter.begin(Instant::now(), handled);
+                meter = Some(Meter::behind(handled));
             }
         }
-        let figure = meter.figure(count);
+        let figure = meter.expect("more than what was fetched ahead").figure(count);
         for channel in channels {
             // All that was delivered.
             let rest = channel.basic_ack(0, BasicAckOptions { multiple: true });

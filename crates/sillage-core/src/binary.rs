@@ -5,17 +5,17 @@
 //! message without a type comes with an empty name, which no handler has. Structured mode and the
 //! plain headers `event-type`, `correlation-id` and `timestamp` are read as well.
 
+mod layout;
+
 use crate::{
     Header, Key, Message, MessageId, Text, Timestamp,
     clock::TimeText,
     wire::{EXTENSION, JSON, SUBJECT, is_structured, structured},
 };
 use bytes::Bytes;
-use std::collections::HashMap;
-
-/// How brokers mark the attributes of an event among other headers. The first is what extension
-/// attributes keep in [`Message::headers`].
-const PREFIXES: [&str; 4] = [EXTENSION, "cloudEvents:", "cloudEvents_", "ce-"];
+pub use layout::{Field, HeaderLayout};
+use layout::{Meaning, attribute};
+use std::{collections::HashMap, sync::Arc};
 
 /// How the attributes of an event are called at a broker.
 #[derive(Debug)]
@@ -121,9 +121,9 @@ impl Decimal {
 
 /// What a broker tells of a message beside its headers.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Found<'a> {
     /// Where it was published.
-    pub topic: Text,
+    pub topic: &'a Text,
     /// The record's key.
     pub key: Option<Bytes>,
     /// The body; `None`: a tombstone.
@@ -132,166 +132,14 @@ pub struct Found {
     pub time: Timestamp,
 }
 
-/// Knows headers by their names. Keeps which stands where: producers write them in one order.
-#[derive(Debug, Default)]
-pub struct HeaderLayout(Vec<(Box<str>, Field)>);
-
-/// Headers whose places are kept, and the length of their names.
-const PLACES: usize = 32;
-const NAME: usize = 64;
-
-/// What a header says, by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field(Meaning);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Id,
-    Source,
-    Name,
-    Time,
-    Version,
-    CorrelationId,
-    CausationId,
-    OperationId,
-    Subject,
-    PartitionKey,
-    AttributeTraceparent,
-    /// Known, and says nothing.
-    Nothing,
-    Extension,
-    ContentType,
-    Traceparent,
-    PlainName,
-    PlainCorrelationId,
-    PlainTime,
-    Other,
-}
-
-impl HeaderLayout {
-    /// The headers of a message, each with what it says.
-    pub fn fields<'a>(
-        &mut self,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> impl Iterator<Item = (Field, &'a str, &'a [u8])> {
-        headers.enumerate().map(|(place, (name, value))| (self.field(place, name), name, value))
-    }
-
-    /// What the header at this place says.
-    pub fn field(&mut self, place: usize, name: &str) -> Field {
-        if let Some((known, field)) = self.0.get(place)
-            && are_same(known.as_bytes(), name.as_bytes())
-        {
-            return *field;
-        }
-        let field = Field(Meaning::of(name));
-        if place < PLACES && name.len() <= NAME {
-            let header = (name.into(), field);
-            if let Some(known) = self.0.get_mut(place) {
-                *known = header;
-            } else if place == self.0.len() {
-                self.0.push(header);
-            }
-        }
-        field
-    }
-}
-
-impl Field {
-    /// Whether the name itself is read as well.
-    pub fn is_named(self) -> bool {
-        match self.0 {
-            Meaning::Extension
-            | Meaning::ContentType
-            | Meaning::PlainName
-            | Meaning::PlainCorrelationId
-            | Meaning::PlainTime
-            | Meaning::Other => true,
-            Meaning::Id
-            | Meaning::Source
-            | Meaning::Name
-            | Meaning::Time
-            | Meaning::Version
-            | Meaning::CorrelationId
-            | Meaning::CausationId
-            | Meaning::OperationId
-            | Meaning::Subject
-            | Meaning::PartitionKey
-            | Meaning::AttributeTraceparent
-            | Meaning::Nothing
-            | Meaning::Traceparent => false,
-        }
-    }
-
-    /// Whether this value says what a record with this key does not say already: another one need not be
-    /// read.
-    pub fn tells(self, value: &[u8], key: Option<&[u8]>) -> bool {
-        match self.0 {
-            Meaning::Nothing => false,
-            Meaning::ContentType => value != JSON,
-            Meaning::PartitionKey => key.is_none(),
-            Meaning::Subject => key != Some(value),
-            _ => true,
-        }
-    }
-}
-
-impl Meaning {
-    fn of(name: &str) -> Meaning {
-        let Some(attribute) = attribute(name) else {
-            return match name {
-                "content-type" => Meaning::ContentType,
-                "traceparent" => Meaning::Traceparent,
-                "event-type" => Meaning::PlainName,
-                "correlation-id" => Meaning::PlainCorrelationId,
-                "timestamp" => Meaning::PlainTime,
-                _ => Meaning::Other,
-            };
-        };
-        match attribute {
-            "id" => Meaning::Id,
-            "source" => Meaning::Source,
-            "type" => Meaning::Name,
-            "time" => Meaning::Time,
-            "schemaversion" => Meaning::Version,
-            "correlationid" => Meaning::CorrelationId,
-            "causationid" => Meaning::CausationId,
-            "operationid" => Meaning::OperationId,
-            "subject" => Meaning::Subject,
-            "partitionkey" => Meaning::PartitionKey,
-            "traceparent" => Meaning::AttributeTraceparent,
-            "specversion" => Meaning::Nothing,
-            _ => Meaning::Extension,
-        }
-    }
-}
-
-/// Equal, found out in place where they are as long as names mostly are.
-fn are_same(one: &[u8], other: &[u8]) -> bool {
-    fn meet<const N: usize>(one: &[u8], other: &[u8]) -> bool {
-        let firsts = one.first_chunk::<N>() == other.first_chunk::<N>();
-        firsts && one.last_chunk::<N>() == other.last_chunk::<N>()
-    }
-    match one.len() {
-        length if length != other.len() => false,
-        4..8 => meet::<4>(one, other),
-        8..=16 => meet::<8>(one, other),
-        _ => one == other,
-    }
-}
-
-/// The name of an attribute without what marks it.
-fn attribute(name: &str) -> Option<&str> {
-    PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))
-}
-
 /// Reads messages from headers. Keeps the texts that come again and again, so that they are not
 /// allocated for each message.
 #[derive(Debug, Default)]
 pub struct HeaderReader {
     known: HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
-    source: Option<Text>,
-    name: Option<Text>,
+    /// The last ones: most messages are of one source and name.
+    source: Text,
+    name: Text,
 }
 
 /// Texts kept at most.
@@ -301,17 +149,17 @@ const KNOWN: usize = 1024;
 #[derive(Default)]
 struct Said<'a> {
     id: Option<&'a [u8]>,
-    source: Option<Text>,
-    name: Option<Text>,
-    plain_name: Option<Text>,
+    source: Option<&'a [u8]>,
+    name: Option<&'a [u8]>,
+    plain_name: Option<&'a [u8]>,
     version: Option<u32>,
     time: Option<Timestamp>,
     correlation_id: Option<&'a [u8]>,
-    causation_id: Option<Text>,
-    operation_id: Option<Text>,
+    causation_id: Option<&'a str>,
+    operation_id: Option<&'a str>,
     subject: Option<&'a [u8]>,
     partition_key: Option<&'a [u8]>,
-    traceparent: Option<Text>,
+    traceparent: Option<&'a str>,
     structured: bool,
     headers: Vec<Header>,
 }
@@ -320,128 +168,169 @@ impl HeaderReader {
     /// The message of these headers; `id` names one that has no id of its own. The name is that of a
     /// field which [is named](Field::is_named); of others it may be empty. Those that
     /// [tell nothing](Field::tells) may be missing.
+    ///
+    /// It takes the place of `spare`, and what texts they have in common, if nobody else has that one.
     pub fn read<'a>(
         &mut self,
         headers: impl Iterator<Item = (Field, &'a str, &'a [u8])>,
-        found: Found,
+        found: Found<'_>,
         id: impl FnOnce() -> MessageId,
-    ) -> Message {
+        spare: Option<Arc<Message>>,
+    ) -> Arc<Message> {
         let mut said = Said::default();
         for (Field(meaning), name, value) in headers {
-            self.header(&mut said, meaning, name, value);
+            said.header(meaning, name, value);
         }
         if said.structured
             && let Some(message) = structured_in(&said, &found)
         {
-            return message;
+            return Arc::new(message);
         }
+        let mut message = spare.unwrap_or_else(|| Arc::new(self.blank()));
+        let place = Arc::make_mut(&mut message);
         let id = said.id.and_then(text).map_or_else(id, MessageId::new);
+        // Most messages begin what they belong to.
+        let own = |said: &&[u8]| *said != id.as_str().as_bytes();
+        let correlation_id = said.correlation_id.filter(own).and_then(text);
+        place.correlation_id = correlation_id.unwrap_or_else(|| id.text());
+        place.id = id;
+        self.labels(place, &said, found.topic);
         let key = found.key.or_else(|| said.partition_key.map(Bytes::copy_from_slice));
         if let Some(subject) = said.subject.filter(|subject| key.as_deref() != Some(subject)) {
             let value = Bytes::copy_from_slice(subject);
             said.headers.push(Header { name: SUBJECT.into(), value });
         }
-        // Most messages begin what they belong to.
-        let own = |said: &&[u8]| *said != id.as_str().as_bytes();
-        let correlation_id = said.correlation_id.filter(own).and_then(text);
+        place.version = said.version.unwrap_or(1);
+        place.key = key.map(Key::from_bytes);
+        place.time = said.time.unwrap_or(found.time);
+        place.causation_id = said.causation_id.map(MessageId::new);
+        place.operation_id = said.operation_id.map(Text::from);
+        place.traceparent = said.traceparent.map(Text::from);
+        place.headers = said.headers;
+        place.payload = found.payload.unwrap_or_default();
+        message
+    }
+
+    /// Says nothing yet.
+    fn blank(&self) -> Message {
         Message {
-            source: said.source.unwrap_or_else(|| found.topic.clone()),
-            name: said.name.or(said.plain_name).unwrap_or_else(|| "".into()),
-            version: said.version.unwrap_or(1),
-            key: key.map(Key::from_bytes),
-            topic: Some(found.topic),
-            time: said.time.unwrap_or(found.time),
-            correlation_id: correlation_id.unwrap_or_else(|| id.text()),
-            causation_id: said.causation_id.map(MessageId::new),
-            operation_id: said.operation_id,
-            traceparent: said.traceparent,
-            headers: said.headers,
-            payload: found.payload.unwrap_or_default(),
-            id,
+            id: MessageId::new(Text::default()),
+            source: self.source.clone(),
+            name: self.name.clone(),
+            version: 1,
+            topic: None,
+            key: None,
+            time: Timestamp::from_micros(0),
+            correlation_id: Text::default(),
+            causation_id: None,
+            operation_id: None,
+            traceparent: None,
+            headers: vec![],
+            payload: Bytes::new(),
         }
     }
 
-    fn header<'a>(&mut self, said: &mut Said<'a>, meaning: Meaning, name: &str, value: &'a [u8]) {
-        let keep = |said: &mut Said<'_>, name: Text| {
-            said.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
+    /// Where it comes from and what it is: mostly what it was before.
+    fn labels(&mut self, message: &mut Message, said: &Said<'_>, topic: &Text) {
+        let is = |text: &Text, said: Option<&[u8]>| {
+            said.is_some_and(|said| !said.is_empty() && *said == *text.as_bytes())
         };
+        if message.topic.as_ref().is_none_or(|last| !Arc::ptr_eq(last, topic)) {
+            message.topic = Some(topic.clone());
+        }
+        if !is(&message.source, said.source) {
+            let source = said.source.and_then(|source| self.known(source));
+            message.source = source.unwrap_or_else(|| topic.clone());
+            self.source.clone_from(&message.source);
+        }
+        if !is(&message.name, said.name) {
+            let name = said.name.and_then(|name| self.known(name));
+            let plain = || said.plain_name.and_then(|name| self.known(name));
+            message.name = name.or_else(plain).unwrap_or_default();
+            self.name.clone_from(&message.name);
+        }
+    }
+
+    /// A text that comes again and again.
+    fn known(&mut self, value: &[u8]) -> Option<Text> {
+        if let Some(known) = self.known.get(value) {
+            return Some(known.clone());
+        }
+        let text = text(value)?;
+        if self.known.len() < KNOWN {
+            self.known.insert(value.into(), text.clone());
+        }
+        Some(text)
+    }
+}
+
+impl<'a> Said<'a> {
+    fn header(&mut self, meaning: Meaning, name: &str, value: &'a [u8]) {
         match meaning {
-            Meaning::Id => said.id = Some(value),
-            Meaning::Source => said.source = again(&mut self.source, &mut self.known, value),
-            Meaning::Name => said.name = again(&mut self.name, &mut self.known, value),
-            Meaning::Time => said.time = moment(value).or(said.time),
-            Meaning::Version => said.version = number(value),
-            Meaning::CorrelationId => said.correlation_id = Some(value),
-            Meaning::CausationId => said.causation_id = text(value),
-            Meaning::OperationId => said.operation_id = text(value),
-            Meaning::Subject => said.subject = Some(value),
-            Meaning::PartitionKey => said.partition_key = Some(value),
-            Meaning::AttributeTraceparent if said.traceparent.is_some() => {}
-            Meaning::AttributeTraceparent | Meaning::Traceparent => said.traceparent = text(value),
+            Meaning::Id => self.id = Some(value),
+            Meaning::Source => self.source = Some(value),
+            Meaning::Name => self.name = Some(value),
+            Meaning::Time => self.time = moment(value).or(self.time),
+            Meaning::Version => self.version = number(value),
+            Meaning::CorrelationId => self.correlation_id = Some(value),
+            Meaning::CausationId => self.causation_id = legible(value),
+            Meaning::OperationId => self.operation_id = legible(value),
+            Meaning::Subject => self.subject = Some(value),
+            Meaning::PartitionKey => self.partition_key = Some(value),
+            Meaning::AttributeTraceparent if self.traceparent.is_some() => {}
+            Meaning::AttributeTraceparent | Meaning::Traceparent => {
+                self.traceparent = legible(value);
+            }
             Meaning::Nothing => {}
             Meaning::Extension => {
                 let extension = attribute(name).unwrap_or(name);
-                keep(said, [EXTENSION, extension].concat().into());
+                self.keep([EXTENSION, extension].concat().into(), value);
             }
             Meaning::ContentType if value == JSON => {}
             Meaning::ContentType => {
-                said.structured = is_structured(value);
-                keep(said, name.into());
+                self.structured = is_structured(value);
+                self.keep(name.into(), value);
             }
             Meaning::PlainName => {
-                said.plain_name = again(&mut None, &mut self.known, value);
-                keep(said, name.into());
+                self.plain_name = Some(value);
+                self.keep(name.into(), value);
             }
             Meaning::PlainCorrelationId => {
-                said.correlation_id = said.correlation_id.or(Some(value));
-                keep(said, name.into());
+                self.correlation_id = self.correlation_id.or(Some(value));
+                self.keep(name.into(), value);
             }
             Meaning::PlainTime => {
-                said.time = said.time.or_else(|| moment(value));
-                keep(said, name.into());
+                self.time = self.time.or_else(|| moment(value));
+                self.keep(name.into(), value);
             }
-            Meaning::Other => keep(said, name.into()),
+            Meaning::Other => self.keep(name.into(), value),
         }
     }
-}
 
-/// A text that comes again and again: mostly it is the last one.
-fn again(
-    last: &mut Option<Text>,
-    known: &mut HashMap<Box<[u8]>, Text, foldhash::fast::RandomState>,
-    value: &[u8],
-) -> Option<Text> {
-    if let Some(last) = last.as_ref().filter(|last| *last.as_bytes() == *value) {
-        return Some(last.clone());
+    fn keep(&mut self, name: Text, value: &[u8]) {
+        self.headers.push(Header { name, value: Bytes::copy_from_slice(value) });
     }
-    let found = if let Some(found) = known.get(value) {
-        found.clone()
-    } else {
-        let text = text(value)?;
-        if known.len() < KNOWN {
-            known.insert(value.into(), text.clone());
-        }
-        text
-    };
-    *last = Some(found.clone());
-    Some(found)
 }
 
 /// The event in the body, with what only the broker knows.
-fn structured_in(said: &Said<'_>, found: &Found) -> Option<Message> {
+fn structured_in(said: &Said<'_>, found: &Found<'_>) -> Option<Message> {
     let key = found.key.clone().map(Key::from_bytes);
     let mut message = structured(found.payload.as_ref()?, Some(found.time), key).ok()?;
     message.topic = Some(found.topic.clone());
     if message.traceparent.is_none() {
-        message.traceparent.clone_from(&said.traceparent);
+        message.traceparent = said.traceparent.map(Text::from);
     }
     let other = |header: &&Header| &*header.name != "content-type";
     message.headers.extend(said.headers.iter().filter(other).cloned());
     Some(message)
 }
 
+fn legible(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok().filter(|text| !text.is_empty())
+}
+
 fn text(value: &[u8]) -> Option<Text> {
-    std::str::from_utf8(value).ok().filter(|text| !text.is_empty()).map(Text::from)
+    legible(value).map(Text::from)
 }
 
 fn number(value: &[u8]) -> Option<u32> {

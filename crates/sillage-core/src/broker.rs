@@ -171,6 +171,10 @@ pub struct Deliveries(Box<dyn Deliver>);
 pub trait Deliver: Iterator<Item = Delivery> + Send {
     /// What has not been asked for yet says that it is of this topic.
     fn rename(&mut self, topic: Text);
+    /// A message that it gave and that is finished: if nobody else has it, the next may take its place.
+    fn give_back(&mut self, message: Arc<Message>) {
+        drop(message);
+    }
 }
 
 impl Deliver for vec::IntoIter<Delivery> {
@@ -192,6 +196,11 @@ impl Deliveries {
     pub fn renamed(mut self, topic: Text) -> Self {
         self.0.rename(topic);
         self
+    }
+
+    /// A message of these that is finished: if nobody else has it, the next may take its place.
+    pub fn give_back(&mut self, message: Arc<Message>) {
+        self.0.give_back(message);
     }
 }
 

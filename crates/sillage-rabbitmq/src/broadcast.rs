@@ -295,7 +295,7 @@ impl Stream {
         let message = self.reader.read(&self.topic, &received.properties, received.data);
         let named = wire::partition_in(received.routing_key.as_str(), self.count);
         let number = named.unwrap_or_else(|| wire::partition(&message, self.count));
-        Some((number, Delivery { offset: Offset(offset), message: Arc::new(message) }))
+        Some((number, Delivery { offset: Offset(offset), message }))
     }
 
     fn tell(&self, batches: BTreeMap<u32, Vec<Delivery>>) {

@@ -191,7 +191,12 @@ impl Member {
     }
 
     /// A task has received messages, with their delivery tags.
-    pub(crate) fn received(&self, partition: &Partition, task: u64, batch: Vec<(u64, Message)>) {
+    pub(crate) fn received(
+        &self,
+        partition: &Partition,
+        task: u64,
+        batch: Vec<(u64, Arc<Message>)>,
+    ) {
         self.mailbox.with(|mail: &mut Mail<Slots>| {
             let Some(slot) = mail.state.of_task(partition, task) else { return };
             let Some(assignment) = &mut slot.assignment else { return };
@@ -201,7 +206,7 @@ impl Member {
                 assignment.acks.delivered(tag);
                 let offset = assignment.base + tag;
                 highest = highest.max(offset);
-                deliveries.push(Delivery { offset: Offset(offset), message: Arc::new(message) });
+                deliveries.push(Delivery { offset: Offset(offset), message });
             }
             mail.state.highest.insert(partition.clone(), highest);
             mail.tell(Ok(Inbound::Batch(partition.clone(), deliveries.into())));

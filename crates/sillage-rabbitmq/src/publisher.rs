@@ -122,10 +122,14 @@ struct Lane {
     channel: Option<Channel>,
 }
 
-/// A message as it goes out.
+/// A message that goes out.
 struct Parcel {
     message: Arc<Message>,
     partition: Partition,
+}
+
+/// What is written on it.
+struct Label {
     routing_key: ShortString,
     properties: BasicProperties,
 }
@@ -162,32 +166,19 @@ impl Lane {
 
     /// Publishes messages, and waits for all answers.
     async fn round(&mut self, messages: &[Arc<Message>]) -> Vec<Outcome> {
-        let mut parcels = Vec::with_capacity(messages.len());
+        let channel = self.channel().await;
+        let (mut parcels, mut sending) = (Vec::with_capacity(messages.len()), vec![]);
         for message in messages {
-            parcels.push(self.pack(message).await);
-        }
-        let channel = match self.channel().await {
-            Ok(channel) => channel,
-            Err(error) => {
-                let why = error.to_string();
-                return parcels
-                    .into_iter()
-                    .map(|p| Err(p.err().unwrap_or(unknown(&why))))
-                    .collect();
-            }
-        };
-        let sending = parcels.iter().flatten().map(|parcel| {
-            let mut sending = Box::pin(send(&channel, parcel));
-            // The client takes a message over when it is first polled: all in this order.
-            let early = (&mut sending).now_or_never();
-            async move {
-                match early {
-                    Some(answer) => answer,
-                    None => sending.await,
+            let packed = self.pack(message).await;
+            parcels.push(match (packed, &channel) {
+                (Ok((parcel, label)), Ok(channel)) => {
+                    sending.push(sent(channel, &parcel, label));
+                    Ok(parcel)
                 }
-            }
-        });
-        let sending: Vec<_> = sending.collect();
+                (Ok(_), Err(error)) => Err(unknown(&error.to_string())),
+                (Err(error), _) => Err(error),
+            });
+        }
         let answers = timeout(CONFIRM, join_all(sending)).await;
         let Ok(answers) = answers else {
             let why = self.give_up().await;
@@ -197,7 +188,7 @@ impl Lane {
     }
 
     /// What a message needs to go out, or why it cannot.
-    async fn pack(&self, message: &Arc<Message>) -> Result<Parcel, PublishError> {
+    async fn pack(&self, message: &Arc<Message>) -> Result<(Parcel, Label), PublishError> {
         let refused = PublishError::Refused;
         let topic = message.topic.clone().ok_or_else(|| {
             refused(Error::invalid(format!("message {} has no topic", message.id)))
@@ -212,7 +203,8 @@ impl Lane {
         let number = wire::partition(message, count);
         let routing_key = wire::routing_key(message, number).map_err(refused)?;
         let partition = Partition { topic, number };
-        Ok(Parcel { message: message.clone(), partition, routing_key, properties })
+        let parcel = Parcel { message: message.clone(), partition };
+        Ok((parcel, Label { routing_key, properties }))
     }
 
     /// The lane's channel, made anew if the last one was closed.
@@ -307,12 +299,23 @@ impl Lane {
     }
 }
 
-async fn send(channel: &Channel, parcel: &Parcel) -> Answer {
-    let topic: &str = &parcel.partition.topic;
-    let options = BasicPublishOptions { mandatory: is_commands(topic), ..Default::default() };
-    let (key, payload) = (parcel.routing_key.clone(), &parcel.message.payload);
-    let properties = parcel.properties.clone();
-    channel.basic_publish(topic.into(), key, options, payload, properties).await?.await
+/// The client takes a message over in this call, so that all go out in the order they came.
+fn sent(channel: &Channel, parcel: &Parcel, label: Label) -> impl Future<Output = Answer> + use<> {
+    let (channel, message, topic) =
+        (channel.clone(), parcel.message.clone(), parcel.partition.topic.clone());
+    let mut sending = Box::pin(async move {
+        let Label { routing_key, properties } = label;
+        let options = BasicPublishOptions { mandatory: is_commands(&topic), ..Default::default() };
+        let (exchange, body) = ((&*topic).into(), &message.payload);
+        channel.basic_publish(exchange, routing_key, options, body, properties).await?.await
+    });
+    let early = (&mut sending).now_or_never();
+    async move {
+        match early {
+            Some(answer) => answer,
+            None => sending.await,
+        }
+    }
 }
 
 /// The server confirms a mandatory message that no queue takes, after it has returned it.

@@ -30,7 +30,7 @@ const BATCH: usize = 256;
 const LONGEST_HOLD: Duration = Duration::from_secs(5 * 60);
 
 /// A message with its delivery tag.
-type Received = (u64, Message);
+type Received = (u64, Arc<Message>);
 
 /// The queue of a partition.
 pub(crate) struct Queue {

@@ -14,7 +14,7 @@ use sillage_core::{
     Binding, Error, ErrorKind, Found, HeaderLayout, HeaderReader, Key, Limits, Message, MessageId,
     Result, Text, Timestamp, partition_of,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 /// How attributes are marked: the `CloudEvents` binding for AMQP.
@@ -165,7 +165,7 @@ impl Reader {
         topic: &Text,
         properties: &BasicProperties,
         data: Vec<u8>,
-    ) -> Message {
+    ) -> Arc<Message> {
         let fields = properties.headers().as_ref().map_or(0, |table| table.inner().len());
         let mut headers = Vec::with_capacity(PROPERTIES + fields);
         said_by_properties(properties, &mut headers);
@@ -182,14 +182,15 @@ impl Reader {
         }
         headers.extend(again);
         let found = Found {
-            topic: topic.clone(),
+            topic,
             key: None,
             payload: Some(Bytes::from(data)),
             time: taken_at(properties),
         };
         let headers = headers.iter().map(|(name, value)| (*name, &**value));
         let headers = self.layout.fields(headers);
-        self.headers.read(headers, found, || MessageId::new(Uuid::now_v7().to_string()))
+        let id = || MessageId::new(Uuid::now_v7().to_string());
+        self.headers.read(headers, found, id, None)
     }
 }
 

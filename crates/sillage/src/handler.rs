@@ -120,6 +120,7 @@ impl Context {
     }
 
     /// What a handler that returned so has read, and its own transaction. One that failed has none.
+    #[inline]
     fn end(self, result: Result<Effects, Failure>) -> Handled {
         let conditions = self.reads.into_inner().map(|reads| reads.take()).unwrap_or_default();
         let lent = self.transaction.into_inner();

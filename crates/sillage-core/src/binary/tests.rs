@@ -1,19 +1,29 @@
-use super::*;
+use super::{
+    layout::{PREFIXES, are_same},
+    *,
+};
 use proptest::prelude::*;
+use std::sync::LazyLock;
 
-fn found(payload: Option<&'static [u8]>) -> Found {
+fn order() -> &'static Text {
+    static TOPIC: LazyLock<Text> = LazyLock::new(|| "order".into());
+    &TOPIC
+}
+
+fn found(payload: Option<&'static [u8]>) -> Found<'static> {
     Found {
-        topic: "order".into(),
+        topic: order(),
         key: Some(Bytes::from_static(b"o-1")),
         payload: payload.map(Bytes::from_static),
         time: Timestamp::from_micros(7),
     }
 }
 
-fn read(headers: &[(&str, &[u8])], found: Found) -> Message {
+fn read(headers: &[(&str, &[u8])], found: Found<'_>) -> Message {
     let mut layout = HeaderLayout::default();
     let headers = layout.fields(headers.iter().copied());
-    HeaderReader::default().read(headers, found, || MessageId::new("given"))
+    let message = HeaderReader::default().read(headers, found, || MessageId::new("given"), None);
+    Arc::unwrap_or_clone(message)
 }
 
 fn written(binding: &Binding, message: &Message) -> Vec<(String, Vec<u8>)> {
@@ -62,7 +72,7 @@ proptest! {
         let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
         let carried = written(&binding, &message);
         let found = Found {
-            topic: "order".into(),
+            topic: order(),
             key: message.key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes())),
             payload: Some(message.payload.clone()),
             time: Timestamp::from_micros(7),
@@ -71,13 +81,20 @@ proptest! {
         prop_assert_eq!(read(&headers, found), message);
     }
 
-    /// What a reader remembers of one message changes nothing about the next.
+    /// What a reader remembers of one message changes nothing about the next, which may take its
+    /// place.
     #[test]
     fn a_reader_of_many_reads_each_as_a_fresh_one_does(
-        messages in prop::collection::vec((message(), any::<bool>(), any::<u8>()), 1..8),
+        messages in prop::collection::vec((message(), any::<[bool; 3]>(), any::<u8>()), 1..8),
     ) {
+        let mut last: Option<Arc<Message>> = None;
+        let mut kept = vec![];
         let (mut layout, mut reader) = (HeaderLayout::default(), HeaderReader::default());
-        for (message, amqp, turn) in messages {
+        for (mut message, [amqp, keeps, alike], turn) in messages {
+            if let Some(last) = last.as_ref().filter(|_| alike) {
+                message.source.clone_from(&last.source);
+                message.name.clone_from(&last.name);
+            }
             let binding = if amqp { Binding::AMQP } else { Binding::KAFKA };
             let mut carried = written(&binding, &message);
             let turn = usize::from(turn) % carried.len();
@@ -85,8 +102,17 @@ proptest! {
             let headers = || carried.iter().map(|(name, value)| (name.as_str(), &**value));
             let fresh = read(&headers().collect::<Vec<_>>(), found(Some(b"{}")));
             let found = found(Some(b"{}"));
-            let read = reader.read(layout.fields(headers()), found, || MessageId::new("given"));
-            prop_assert_eq!(read, fresh);
+            let headers = layout.fields(headers());
+            let id = || MessageId::new("given");
+            let read = reader.read(headers, found, id, last.take());
+            prop_assert_eq!(&*read, &fresh);
+            if keeps {
+                kept.push((read.clone(), fresh));
+            }
+            last = Some(read);
+        }
+        for (read, fresh) in kept {
+            prop_assert_eq!(&*read, &fresh, "what somebody has stays as it is");
         }
     }
 
@@ -110,8 +136,9 @@ proptest! {
         let told = layout.fields(headers.iter().copied());
         let told = told.filter(|(field, _, value)| field.tells(value, key.as_deref()));
         let told = told.map(|(field, name, value)| (field, if field.is_named() { name } else { "" }, value));
-        let picked = HeaderReader::default().read(told, found, || MessageId::new("given"));
-        prop_assert_eq!(picked, whole);
+        let id = || MessageId::new("given");
+        let picked = HeaderReader::default().read(told, found, id, None);
+        prop_assert_eq!(&*picked, &whole);
     }
 
     #[test]

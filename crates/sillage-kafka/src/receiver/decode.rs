@@ -12,8 +12,8 @@ use rdkafka::{
     message::{BorrowedHeaders, BorrowedMessage, Header, Headers as _},
 };
 use sillage_core::{
-    Deliver, Deliveries, Delivery, Field, Found, HeaderLayout, HeaderReader, MessageId, Offset,
-    Partition, Text, Timestamp,
+    Deliver, Deliveries, Delivery, Field, Found, HeaderLayout, HeaderReader, Message, MessageId,
+    Offset, Partition, Text, Timestamp,
 };
 use std::{
     mem,
@@ -147,9 +147,12 @@ impl Records {
 
     fn push_header(&mut self, field: Field, (name, value): (&str, &[u8]), key: Option<&[u8]>) {
         if field.tells(value, key) {
-            let name = if field.is_named() { name } else { "" };
-            self.headers.push(Kept { field, name: name.len(), value: value.len() });
-            self.names.push_str(name);
+            let mut kept = Kept { field, name: 0, value: value.len() };
+            if field.is_named() {
+                kept.name = name.len();
+                self.names.push_str(name);
+            }
+            self.headers.push(kept);
             self.bytes.extend_from_slice(value);
         }
     }
@@ -164,8 +167,8 @@ struct Decoder {
     shared: Shared,
 }
 
-/// The deliveries of records, each made when it is taken: what it is made of is the memory that the one
-/// before has just given back. Every record is one.
+/// The deliveries of records, each made when it is taken, of the memory that the one before has just
+/// given back. Every record is one.
 struct Reading {
     partition: Partition,
     topic: Text,
@@ -175,6 +178,8 @@ struct Reading {
     header: usize,
     byte: usize,
     name: usize,
+    /// Finished, for what comes next.
+    spare: Option<Arc<Message>>,
     decoder: Decoder,
     desk: Arc<Desk>,
 }
@@ -223,6 +228,7 @@ impl Desk {
             header,
             byte,
             name,
+            spare: None,
             decoder,
             desk,
         })
@@ -243,7 +249,7 @@ impl Iterator for Reading {
         let mut payload = shared.copy(first(&mut bytes, both));
         let key = record.key.map(|key| payload.split_to(key));
         let found = Found {
-            topic: self.topic.clone(),
+            topic: &self.topic,
             key,
             payload: record.payload.map(|_| payload),
             time: Timestamp::from_micros(record.millis.saturating_mul(1_000)),
@@ -254,12 +260,13 @@ impl Iterator for Reading {
             names = rest;
             (kept.field, name, first(&mut bytes, kept.value))
         });
-        let message = reader.read(kept, found, || identity(record, &self.partition));
+        let id = || identity(record, &self.partition);
+        let message = reader.read(kept, found, id, self.spare.take());
         self.record += 1;
         self.header += record.headers;
         self.byte += bytes_left - bytes.len();
         self.name += names_left - names.len();
-        Some(Delivery { offset: record.offset, message: Arc::new(message) })
+        Some(Delivery { offset: record.offset, message })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -271,6 +278,10 @@ impl Iterator for Reading {
 impl Deliver for Reading {
     fn rename(&mut self, topic: Text) {
         self.topic = topic;
+    }
+
+    fn give_back(&mut self, message: Arc<Message>) {
+        self.spare = Some(message);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::support::{
 use sillage_core::{
     Broker as _, Delivery, Inbound, Offset, Partition, Start, Subscription, Timestamp,
 };
+use std::sync::Arc;
 
 #[tokio::test]
 async fn what_was_not_settled_comes_again() {
@@ -92,14 +93,35 @@ async fn deliveries_are_of_the_topic_that_they_are_renamed_to() {
     let Some((kafka, topic)) = with_topic(1).await else { return };
     publish(&kafka, &topic, "a", numbers(0..3)).await;
     let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
-    let deliveries = loop {
-        if let Inbound::Batch(_, deliveries) = within(member.receiver.next()).await.unwrap() {
-            break deliveries.renamed("inside".into());
-        }
-    };
+    let deliveries = member.batch().await.renamed("inside".into());
     for (number, Delivery { offset, message }) in (0..).zip(deliveries) {
         assert_eq!((offset, text(&message)), (Offset(number), number.to_string()));
         assert_eq!(message.topic.as_deref(), Some("inside"));
+    }
+    member.close().await;
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_finished_message_changes_none_that_somebody_has() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    publish(&kafka, &topic, "a", numbers(0..6)).await;
+    let mut member = Member::join(&kafka, &unique("consumer"), &topic).await;
+    let (mut deliveries, mut kept, mut places) = (member.batch().await, vec![], vec![]);
+    let count = deliveries.size_hint().0;
+    for number in 0..count {
+        let message = deliveries.next().unwrap().message;
+        assert_eq!(text(&message), number.to_string());
+        places.push(Arc::as_ptr(&message));
+        if number % 2 == 0 {
+            kept.push((number.to_string(), message.id.clone(), message.clone()));
+        }
+        deliveries.give_back(message);
+    }
+    for (number, id, message) in kept {
+        assert_eq!((text(&message), &message.id), (number, &id));
+    }
+    if count > 2 {
+        assert_eq!(places[1], places[2], "nobody had the second");
     }
     member.close().await;
 }

@@ -11,8 +11,8 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 use sillage_core::{
-    Broker as _, Delivery, Inbound, Key, Message, MessageId, Offset, Partition, Receiver, Settled,
-    Settler, Start, Subscription, Text, Timestamp, TopicSpec,
+    Broker as _, Deliveries, Delivery, Inbound, Key, Message, MessageId, Offset, Partition,
+    Receiver, Settled, Settler, Start, Subscription, Text, Timestamp, TopicSpec,
 };
 use sillage_kafka::Kafka;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -144,6 +144,15 @@ impl Member {
             Inbound::Revoked(_) | Inbound::Passed(..) => {}
         }
         Ok(inbound)
+    }
+
+    /// The next batch as it comes: none of it is noted.
+    pub(crate) async fn batch(&mut self) -> Deliveries {
+        loop {
+            if let Inbound::Batch(_, deliveries) = within(self.receiver.next()).await.unwrap() {
+                return deliveries;
+            }
+        }
     }
 
     /// Takes what comes until so many deliveries were noted.

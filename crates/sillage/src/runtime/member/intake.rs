@@ -11,8 +11,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sillage_core::{
-    Database, Decision, Deliveries, Delivery, Epoch, Error, Offset, Partition, Range, Result,
-    Stored, Text,
+    Database, Decision, Deliveries, Delivery, Epoch, Error, Message, Offset, Partition, Range,
+    Result, Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -227,15 +227,17 @@ impl Member {
         assigned.owned && assigned.assignment == assignment
     }
 
-    pub(super) fn batch(&mut self, partition: &Partition, deliveries: Deliveries) {
+    pub(super) fn batch(&mut self, partition: &Partition, mut deliveries: Deliveries) {
         let Some(place) = self.places.get(partition).copied() else { return };
         let assigned = &mut self.partitions[place];
         if !assigned.owned || assigned.revoked.is_some() {
             return;
         }
         if assigned.is_open() {
-            for delivery in deliveries {
-                self.push(place, delivery, false);
+            while let Some(delivery) = deliveries.next() {
+                if let Some(finished) = self.push(place, delivery, false) {
+                    deliveries.give_back(finished);
+                }
             }
         } else {
             assigned.held.push_back(deliveries.collect());
@@ -334,7 +336,8 @@ impl Member {
         }
     }
 
-    fn push(&mut self, place: usize, delivery: Delivery, careful: bool) {
+    /// Starts a delivery, or puts it into its lane. Its message, where it is finished.
+    fn push(&mut self, place: usize, delivery: Delivery, careful: bool) -> Option<Arc<Message>> {
         let message = &delivery.message;
         let name = if careful {
             // Alone in the partition: one lane for all of them.
@@ -349,6 +352,7 @@ impl Member {
         }
         let work = self.work(place, delivery, careful);
         self.lanes.push(name, work);
+        None
     }
 
     /// Takes a delivery into its partition's watermark.

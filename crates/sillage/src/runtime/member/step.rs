@@ -87,8 +87,13 @@ impl Member {
     }
 
     /// Runs a delivery at once, before it even has a lane, where nothing is in its way: most
-    /// handlings end here. What does not gets its lane then.
-    pub(super) fn run_at_once(&mut self, name: Option<u64>, place: usize, delivery: Delivery) {
+    /// handlings end here. Its message, where it is finished; what is not gets its lane then.
+    pub(super) fn run_at_once(
+        &mut self,
+        name: Option<u64>,
+        place: usize,
+        delivery: Delivery,
+    ) -> Option<Arc<Message>> {
         let spec = &self.means.spec;
         let message = &delivery.message;
         if self.last.as_ref().is_none_or(|(last, _)| !Arc::ptr_eq(last, &message.name)) {
@@ -97,7 +102,8 @@ impl Member {
         }
         let Some((_, handler)) = &self.last else {
             let work = self.work(place, delivery, false);
-            return self.lanes.push(name, work);
+            self.lanes.push(name, work);
+            return None;
         };
         let mut delivered = Context::new(message.clone(), 1, self.means.shared.clone());
         delivered.offset = Some(delivery.offset);
@@ -109,7 +115,8 @@ impl Member {
             self.kill_switch.handled();
             let assigned = &mut self.partitions[place];
             assigned.watermark.pass(delivery.offset, Fate::Done);
-            return assigned.finished.push(delivery.offset);
+            assigned.finished.push(delivery.offset);
+            return Some(delivery.message);
         }
         let work = self.work(place, delivery, false);
         match started {
@@ -125,6 +132,7 @@ impl Member {
             }
             None => self.lanes.push(name, work),
         }
+        None
     }
 
     fn without_handler(&mut self, lane: LaneId, message: &Message, parked: Option<Head>) {
