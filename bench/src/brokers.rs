@@ -22,7 +22,7 @@ const PARTITIONS: u32 = 12;
 /// more, and how long both sides wait for memory would be measured.
 const DISTINCT: u64 = 10_000;
 /// Messages handed over at once.
-pub(crate) const BATCH: usize = 500;
+const BATCH: usize = 500;
 
 /// About 230 bytes of JSON.
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //! same rows into the same tables as bare arrays.
 
 use crate::{
-    brokers::{BATCH, Placed, left, messages, ours},
+    brokers::{Placed, left, messages, ours},
     postgres::{psql, transactions},
 };
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ async fn measure(what: &Inbox, database: &Arc<dyn Database>, prefix: &str) {
     start(database, &broker).await.drain().await;
     let mut ratios = vec![];
     for round in 0..what.rounds {
-        ours::publish(&*broker, &messages("bench", what.messages), (BATCH, IN_FLIGHT)).await;
+        ours::publish(&*broker, &[messages("bench", what.messages)], IN_FLIGHT).await;
         let ours = consume(database, &broker, what.messages).await;
         let raw = bare(what, &script);
         println!("round {round}: ours {ours:.0}/s, bare arrays of {ROWS} {raw:.0}/s");

@@ -1,7 +1,7 @@
 //! Raw rdkafka: `BaseProducer` and `BaseConsumer` in plain loops, with the settings of ours.
 
 use super::{
-    BATCH, Brokers, DISTINCT, Direction, PARTITIONS, Placed, Sides, again, left, messages,
+    Brokers, DISTINCT, Direction, PARTITIONS, Placed, Sides, again, left, messages,
     meter::{Figure, Meter},
     ours,
 };
@@ -80,7 +80,7 @@ async fn measure(what: &Brokers, prefix: &str) {
     let some = messages(&bare, what.messages.min(DISTINCT));
     let made: Vec<_> = some.iter().map(ready).collect();
     let made: Vec<&Ready> = again(&made, what.messages).collect();
-    let all: Vec<_> = again(&some, what.messages).cloned().collect();
+    let all = [again(&some, what.messages).cloned().collect()];
     // A prefix would have each message copied, for another name of its topic.
     let publisher = connect_broker(&what.broker).await.expect("Kafka is there").expect("a broker");
     if what.measures(Direction::Publish) {
@@ -88,7 +88,7 @@ async fn measure(what: &Brokers, prefix: &str) {
         for _ in 0..what.rounds {
             sides.raw(false).push(publish(servers, &bare, &made, false));
             sides.raw(true).push(publish(servers, &bare, &made, true));
-            sides.ours.push(ours::publish(&*publisher, &all, (BATCH, IN_FLIGHT)).await);
+            sides.ours.push(ours::publish(&*publisher, &all, IN_FLIGHT).await);
         }
         sides.print("publish", "rdkafka, no headers", "rdkafka, the same headers, made before");
     }

@@ -1,9 +1,10 @@
 //! Our side: the broker port to publish, an app without a database to consume.
 
 use super::{
-    Placed,
+    BATCH, Placed,
     meter::{Figure, Meter},
 };
+use futures_util::future::join_all;
 use sillage::{App, Broker, Consumer, Message, Service, State};
 use std::{
     collections::VecDeque,
@@ -14,26 +15,31 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Publishes all, so many at a time and at most so many unconfirmed, and waits until each is confirmed.
+/// Publishes all, and waits until each is confirmed: the shares beside each other, of each at most so
+/// many unconfirmed.
 pub(crate) async fn publish(
     broker: &dyn Broker,
-    messages: &[Arc<Message>],
-    (batch, most): (usize, usize),
+    shares: &[Vec<Arc<Message>>],
+    most: usize,
 ) -> Figure {
     let meter = Meter::start();
+    join_all(shares.iter().map(|share| publish_one(broker, share, most))).await;
+    meter.figure(shares.iter().map(|share| share.len() as u64).sum())
+}
+
+async fn publish_one(broker: &dyn Broker, messages: &[Arc<Message>], most: usize) {
     let mut waiting = VecDeque::new();
-    for some in messages.chunks(batch) {
-        if waiting.len() * batch >= most
+    for batch in messages.chunks(BATCH) {
+        if waiting.len() * BATCH >= most
             && let Some(first) = waiting.pop_front()
         {
             confirmed(first).await;
         }
-        waiting.push_back(broker.publish(some.to_vec()));
+        waiting.push_back(broker.publish(batch.to_vec()));
     }
     for batch in waiting {
         confirmed(batch).await;
     }
-    meter.figure(messages.len() as u64)
 }
 
 async fn confirmed(

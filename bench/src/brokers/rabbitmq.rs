@@ -24,11 +24,6 @@ const CHANNELS: u32 = 4;
 const PREFETCH: u16 = 1_024;
 /// As many as wait in the client before the first is handled, if it is slow to begin: not measured.
 const AHEAD: u64 = PARTITIONS as u64 * PREFETCH as u64;
-/// Messages that are not confirmed: on each channel a window of the raw client's.
-const IN_FLIGHT: usize = CHANNELS as usize * BATCH;
-/// Of ours handed over at once. A batch is of messages for all channels, and is confirmed with the last of
-/// them: larger ones would leave a channel with nothing to do.
-const AT_ONCE: usize = 100;
 /// Deliveries of a queue that one acknowledgement is for.
 const ACK: u64 = 256;
 const PERSISTENT: u8 = 2;
@@ -41,14 +36,22 @@ struct Ready {
     properties: BasicProperties,
 }
 
+fn channel_of(message: &Message) -> usize {
+    partition_of(key_of(message), CHANNELS) as usize
+}
+
+fn key_of(message: &Message) -> &[u8] {
+    message.key.as_ref().map(Key::as_bytes).unwrap_or_default()
+}
+
 fn ready(message: &Arc<Message>) -> Ready {
     let mut headers = FieldTable::default();
     Binding::AMQP.write(message, |name, value| {
         headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
     });
-    let key = message.key.as_ref().map(Key::as_bytes).unwrap_or_default();
+    let key = key_of(message);
     Ready {
-        channel: partition_of(key, CHANNELS) as usize,
+        channel: channel_of(message),
         routing_key: format!("{}.{}", partition_of(key, PARTITIONS), message.name),
         payload: message.payload.to_vec(),
         properties: BasicProperties::default()
@@ -76,12 +79,17 @@ async fn measure(what: &Brokers, prefix: &str) {
     let raw = Raw::connect(&what.broker, format!("{prefix}raw")).await;
     raw.make().await;
     println!("RabbitMQ, {} messages a round; both sides:", what.messages);
-    println!("  {CHANNELS} channels with confirms, persistent messages, mandatory");
+    println!(
+        "  {CHANNELS} channels with confirms, {BATCH} messages not confirmed on each, persistent, mandatory"
+    );
     println!("  {PARTITIONS} quorum queues with single active consumer, prefetch {PREFETCH} each");
     let some = messages(&format!("{prefix}bench"), what.messages.min(DISTINCT));
     let made: Vec<_> = some.iter().map(ready).collect();
     let made: Vec<&Ready> = again(&made, what.messages).collect();
-    let all: Vec<_> = again(&some, what.messages).cloned().collect();
+    let mut shares: Vec<Vec<Arc<Message>>> = (0..CHANNELS).map(|_| vec![]).collect();
+    for message in again(&some, what.messages) {
+        shares[channel_of(message)].push(message.clone());
+    }
     // A prefix would have each message copied, for another name of its topic.
     let bare = connect_broker(&what.broker).await.expect("RabbitMQ is there").expect("a broker");
     let (mut publishing, mut consuming) = (Sides::default(), Sides::default());
@@ -94,7 +102,7 @@ async fn measure(what: &Brokers, prefix: &str) {
             publishing.raw(headers).push(published);
             consuming.raw(headers).push(consumed);
         }
-        publishing.ours.push(ours::publish(&*bare, &all, (AT_ONCE, IN_FLIGHT)).await);
+        publishing.ours.push(ours::publish(&*bare, &shares, BATCH).await);
         consuming.ours.push(ours::consume(broker.clone(), "bench", (AHEAD, what.messages)).await);
     }
     publishing.print("publish", "lapin, no headers", "lapin, the same headers, made before");
