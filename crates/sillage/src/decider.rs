@@ -151,7 +151,7 @@ impl<D: Decider> Extract for Aggregate<D> {
         let id = key.label().into_owned();
         let service = &context.shared.service;
         let (aggregate, unchanged) = Self::load(&**context.database()?, service, id).await?;
-        context.reads().note(unchanged);
+        context.beside().require(unchanged);
         Ok(aggregate)
     }
 }

@@ -23,14 +23,14 @@
 
 use crate::{
     names,
-    runtime::operation::{self, Before},
+    runtime::operation,
     tx::{Lent, Wanted, taken_back},
 };
 use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use sillage_core::{
-    Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message, MessageId,
-    Offset, Outcome, Stored, Text, Timestamp, Transaction, Write,
+    Commit, Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message,
+    MessageId, Offset, Outcome, Stored, Text, Timestamp, Transaction, Write,
 };
 use std::{
     any::{Any, TypeId, type_name},
@@ -86,15 +86,15 @@ pub struct Context {
     /// Where in its partition, or in the log where it was parked there.
     pub(crate) offset: Option<Offset>,
     pub(crate) shared: Arc<Shared>,
-    reads: OnceLock<Arc<Reads>>,
+    beside: OnceLock<Arc<Beside>>,
     /// The handler's own, if it takes one.
     pub(crate) transaction: OnceLock<Box<dyn Lent>>,
 }
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, attempt: u32, shared: Arc<Shared>) -> Self {
-        let (reads, transaction) = (OnceLock::new(), OnceLock::new());
-        Context { message, attempt, redrives: 0, offset: None, shared, reads, transaction }
+        let (beside, transaction) = (OnceLock::new(), OnceLock::new());
+        Context { message, attempt, redrives: 0, offset: None, shared, beside, transaction }
     }
 
     /// The message in hand.
@@ -115,37 +115,44 @@ impl Context {
         &self.shared.service
     }
 
-    pub(crate) fn reads(&self) -> &Arc<Reads> {
-        self.reads.get_or_init(Arc::default)
+    /// What is committed beside the handler's effects.
+    pub(crate) fn beside(&self) -> &Arc<Beside> {
+        self.beside.get_or_init(Arc::default)
     }
 
-    /// What a handler that returned so has read, and its own transaction. One that failed has none.
+    /// What became of a handler that returned so. Its own transaction is lost where it failed.
     #[inline]
     fn end(self, result: Result<Effects, Failure>) -> Handled {
-        let conditions = self.reads.into_inner().map(|reads| reads.take()).unwrap_or_default();
-        let lent = self.transaction.into_inner();
-        let ended = result.and_then(|effects| Ok((effects, taken_back(lent)?)));
-        let (result, transaction) = match ended {
-            Ok((effects, transaction)) => (Ok(effects), transaction),
-            Err(failure) => (Err(failure), None),
-        };
-        Handled { result, conditions, writes: vec![], transaction }
+        let (beside, lent) = (self.beside.into_inner(), self.transaction.into_inner());
+        if beside.is_none() && lent.is_none() {
+            return Handled::plain(result);
+        }
+        let commit = beside.map(|beside| beside.take()).unwrap_or_default();
+        match result.and_then(|effects| Ok((effects, taken_back(lent)?))) {
+            Ok((effects, transaction)) => Handled::with(effects, Also { commit, transaction }),
+            Err(failure) => Handled::plain(Err(failure)),
+        }
     }
 }
 
-/// What a handler read: each becomes a condition of its commit.
+/// What is committed beside a handler's effects: what it read must be unchanged then, and what the
+/// runtime writes itself.
 #[derive(Default)]
-pub(crate) struct Reads(Mutex<Vec<Condition>>);
+pub(crate) struct Beside(Mutex<Commit>);
 
-impl Reads {
-    pub(crate) fn note(&self, condition: Condition) {
-        let mut conditions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !conditions.contains(&condition) {
-            conditions.push(condition);
+impl Beside {
+    pub(crate) fn require(&self, condition: Condition) {
+        let mut commit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !commit.conditions.contains(&condition) {
+            commit.conditions.push(condition);
         }
     }
 
-    fn take(&self) -> Vec<Condition> {
+    pub(crate) fn write(&self, write: Write) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).writes.push(write);
+    }
+
+    fn take(&self) -> Commit {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -288,20 +295,20 @@ impl<D: Document> Extract for Load<D> {
 pub struct Documents {
     shared: Arc<Shared>,
     database: Arc<dyn Database>,
-    reads: Arc<Reads>,
+    beside: Arc<Beside>,
 }
 
 impl Documents {
     fn of(context: &Context) -> Result<Self, Failure> {
         let database = context.database()?.clone();
-        Ok(Documents { shared: context.shared.clone(), database, reads: context.reads().clone() })
+        Ok(Documents { shared: context.shared.clone(), database, beside: context.beside().clone() })
     }
 
     /// The document of that id, which must be unchanged at the commit.
     pub async fn load<D: Document>(&self, id: impl Display) -> Result<Load<D>, Failure> {
         let (collection, id, stored) = self.stored::<D>(&id.to_string()).await?;
         let expected = stored.as_ref().map(|stored| stored.version);
-        self.reads.note(Condition::Document { collection, id, expected });
+        self.beside.require(Condition::Document { collection, id, expected });
         stored.as_ref().map(body).transpose().map(Load)
     }
 
@@ -406,9 +413,14 @@ where
 /// What became of one call of a handler.
 pub(crate) struct Handled {
     pub(crate) result: Result<Effects, Failure>,
-    pub(crate) conditions: Vec<Condition>,
-    /// The runtime's own writes, beside the effects.
-    pub(crate) writes: Vec<Write>,
+    /// Most have none, and a message passes through many hands: it is one word in each.
+    also: Option<Box<Also>>,
+}
+
+/// What the commit of a handling takes beside its effects.
+#[derive(Default)]
+pub(crate) struct Also {
+    pub(crate) commit: Commit,
     /// What it is committed in; else together with others.
     pub(crate) transaction: Option<Box<dyn Transaction>>,
 }
@@ -416,15 +428,24 @@ pub(crate) struct Handled {
 impl Handled {
     /// What a handler returned that reads and writes nothing but by its effects.
     pub(crate) fn plain(result: Result<Effects, Failure>) -> Self {
-        Handled { result, conditions: vec![], writes: vec![], transaction: None }
+        Handled { result, also: None }
+    }
+
+    /// Effects, and what is committed beside them.
+    pub(crate) fn with(effects: Effects, also: Also) -> Self {
+        let Commit { conditions, writes } = &also.commit;
+        let none = conditions.is_empty() && writes.is_empty() && also.transaction.is_none();
+        Handled { result: Ok(effects), also: (!none).then(|| Box::new(also)) }
     }
 
     /// Handled, and nothing is to be committed.
     pub(crate) fn is_nothing(&self) -> bool {
-        let only_effects = self.conditions.is_empty() && self.writes.is_empty();
-        only_effects
-            && self.transaction.is_none()
-            && self.result.as_ref().is_ok_and(Effects::is_empty)
+        self.also.is_none() && self.result.as_ref().is_ok_and(Effects::is_empty)
+    }
+
+    /// What the handler returned, and what is committed beside it.
+    pub(crate) fn into_parts(self) -> (Result<Effects, Failure>, Also) {
+        (self.result, self.also.map(|also| *also).unwrap_or_default())
     }
 }
 
@@ -448,14 +469,16 @@ where
     fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
         let handler = self.0.clone();
         slot.set(async move {
-            let writes = match operation::before(&context).await {
-                Ok(Before::Handle(writes)) => writes,
-                Ok(Before::Drop) => return Handled::plain(Ok(Effects::none())),
-                Err(failure) => return Handled::plain(Err(failure)),
-            };
+            if context.message.operation_id.is_some() {
+                match operation::is_undone(&context).await {
+                    Ok(false) => {}
+                    Ok(true) => return Handled::plain(Ok(Effects::none())),
+                    Err(failure) => return Handled::plain(Err(failure)),
+                }
+            }
             let call = AssertUnwindSafe(run(&handler, &context)).catch_unwind();
             let result = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
-            Handled { writes, ..context.end(result) }
+            context.end(result)
         });
     }
 }

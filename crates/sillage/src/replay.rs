@@ -30,7 +30,7 @@ mod overlay;
 
 use crate::{
     app::{App, StartError},
-    handler::{AnyHandler, Context, Handled, Shared},
+    handler::{Also, AnyHandler, Context, Handled, Shared},
     retention,
     runtime::{
         assemble::{Cause, Origin},
@@ -275,8 +275,9 @@ impl Replay {
     ) {
         let cause = Cause { message: &entry.body, consumer: &self.spec.name };
         let origin = Origin { service: &self.service, now: entry.time, cause: Some(cause) };
-        let writes = handled.result.and_then(|effects| origin.commit(effects, handled.conditions));
-        let writes = writes.map(|commit| commit.writes.into_iter().chain(handled.writes));
+        let (result, Also { commit: also, .. }) = handled.into_parts();
+        let writes = result.and_then(|effects| origin.commit(effects, also.conditions));
+        let writes = writes.map(|commit| commit.writes.into_iter().chain(also.writes));
         let recorded = diff::of_consumer(recorded, entry, &self.spec.name);
         match writes {
             Ok(writes) => {

@@ -2,7 +2,7 @@
 
 use super::{Aggregate, Decider, ExecuteError, TRIES, local_stream};
 use crate::{
-    handler::{Context, Extract, Needs, Reads},
+    handler::{Beside, Context, Extract, Needs},
     service::ServiceHandle,
 };
 use sillage_core::{
@@ -113,7 +113,7 @@ impl<'a, R: Send + 'static> Together<'a, R> {
 pub struct Aggregates {
     service: Text,
     database: Arc<dyn Database>,
-    reads: Arc<Reads>,
+    beside: Arc<Beside>,
 }
 
 impl Aggregates {
@@ -121,7 +121,7 @@ impl Aggregates {
     pub async fn load<D: Decider>(&self, id: impl Display) -> Result<Aggregate<D>, Failure> {
         let loaded = Aggregate::load(&*self.database, &self.service, id.to_string()).await?;
         let (aggregate, unchanged) = loaded;
-        self.reads.note(unchanged);
+        self.beside.require(unchanged);
         Ok(aggregate)
     }
 }
@@ -132,7 +132,7 @@ impl Extract for Aggregates {
     }
 
     async fn extract(context: &Context) -> Result<Self, Failure> {
-        let (service, reads) = (context.shared.service.clone(), context.reads().clone());
-        Ok(Aggregates { service, database: context.database()?.clone(), reads })
+        let (service, beside) = (context.shared.service.clone(), context.beside().clone());
+        Ok(Aggregates { service, database: context.database()?.clone(), beside })
     }
 }

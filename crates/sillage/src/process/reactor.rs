@@ -6,14 +6,14 @@ use super::{
     tokens::{self, Fired},
 };
 use crate::{
-    handler::{AnyHandler, Context, Handled, panicked},
+    handler::{Also, AnyHandler, Context, Handled, panicked},
     names,
     runtime::assemble::raw,
 };
 use futures_util::FutureExt as _;
 use sillage_core::{
-    Condition, Draft, Due, Effect, Effects, Failure, Key, Message, Sort, Text, Timestamp, Version,
-    Write, from_json, to_json,
+    Commit, Condition, Draft, Due, Effect, Effects, Failure, Key, Message, Sort, Text, Timestamp,
+    Version, Write, from_json, to_json,
 };
 use std::{borrow::Cow, collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio_util::sync::ReusableBoxFuture;
@@ -325,7 +325,8 @@ impl AnyHandler for Reactor {
             let outcome = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
             match outcome {
                 Ok(Outcome { effects, writes, conditions }) => {
-                    Handled { conditions, writes, ..Handled::plain(Ok(effects)) }
+                    let commit = Commit { conditions, writes };
+                    Handled::with(effects, Also { commit, transaction: None })
                 }
                 Err(failure) => Handled::plain(Err(failure)),
             }

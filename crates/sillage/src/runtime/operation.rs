@@ -14,14 +14,6 @@ const OPERATION: &str = "sillage-operation";
 const DO: &str = "do";
 const UNDO: &str = "undo";
 
-/// What is to be done with a delivery before its handler sees it.
-pub(crate) enum Before {
-    /// It is handled, and these writes are committed with its effects.
-    Handle(Vec<Write>),
-    /// It was undone: nothing comes of it.
-    Drop,
-}
-
 /// Makes a command a part of an operation.
 pub(crate) fn mark(draft: &mut Draft, operation: Text, undo: bool) {
     draft.operation_id = Some(operation);
@@ -29,27 +21,29 @@ pub(crate) fn mark(draft: &mut Draft, operation: Text, undo: bool) {
     draft.headers.push(Header { name: OPERATION.into(), value: value.into() });
 }
 
-/// Looks for the tombstone of a command, or makes the one of an undo.
-pub(crate) async fn before(context: &Context) -> Result<Before, Failure> {
+/// Whether a command was undone before it came: then nothing comes of it. Otherwise it requires that
+/// there is no tombstone at its commit, and an undo writes its tombstone there.
+pub(crate) async fn is_undone(context: &Context) -> Result<bool, Failure> {
     let message = context.message();
-    let Some((operation, undo)) = operation_of(message) else { return Ok(Before::Handle(vec![])) };
-    let Some(database) = &context.shared.database else { return Ok(Before::Handle(vec![])) };
+    let Some((operation, undo)) = operation_of(message) else { return Ok(false) };
+    let Some(database) = &context.shared.database else { return Ok(false) };
     let (collection, id) =
         (Text::from(names::TOMBSTONES), names::tombstone(context.service(), operation));
     if undo {
         let body = json!({ "message": message.id, "source": message.source, "at": message.time });
         let sort = Some(Sort::Text(message.time.to_string().into()));
         let body = serde_json::to_vec(&body)?.into();
-        return Ok(Before::Handle(vec![Write::Put { collection, id, sort, body }]));
+        context.beside().write(Write::Put { collection, id, sort, body });
+        return Ok(false);
     }
     let known = database.get(&collection, &[&id]).await?.pop().flatten();
     if known.is_some() {
         let service = context.service();
         tracing::info!(service, operation, name = %message.name, "undone before it came: dropped");
-        return Ok(Before::Drop);
+        return Ok(true);
     }
-    context.reads().note(Condition::Document { collection, id, expected: None });
-    Ok(Before::Handle(vec![]))
+    context.beside().require(Condition::Document { collection, id, expected: None });
+    Ok(false)
 }
 
 fn operation_of(message: &Message) -> Option<(&str, bool)> {

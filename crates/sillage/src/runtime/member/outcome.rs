@@ -2,7 +2,7 @@
 
 use super::{Head, Member, Pending, Popping, Run};
 use crate::{
-    handler::Handled,
+    handler::{Also, Handled},
     names,
     runtime::{
         assemble::{Cause, Origin},
@@ -59,7 +59,7 @@ impl Member {
 
     pub(super) fn handled(&mut self, lane: LaneId, parked: Option<Head>, handled: Handled) {
         let is_nothing = handled.is_nothing();
-        let Handled { result, conditions, writes, transaction } = handled;
+        let (result, Also { commit: also, transaction }) = handled.into_parts();
         let share = self.means.spec.failing.filter(|_| result.is_ok());
         let result = match share {
             Some(share) if self.random.random_bool(share) => {
@@ -75,7 +75,6 @@ impl Member {
         if is_nothing && parked.is_none() {
             return self.finish(lane, Fate::Done);
         }
-        let also = Commit { conditions, writes };
         match self.handling(lane, parked.as_ref(), effects, also) {
             Ok((commit, pending)) if self.means.committer.is_some() => {
                 self.commit_in(transaction, commit, pending);
