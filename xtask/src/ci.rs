@@ -1,6 +1,6 @@
 //! Everything a change has to pass. A step that fails does not keep the later ones from running.
 
-use crate::{examples, pairs, process, test, tidy};
+use crate::{bench, examples, pairs, process, test, tidy};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ struct Step {
 const TROUBLES: &str = "xtask faults --broker kafka,rabbitmq --troubles network,freezes,members \
                         --short";
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "format", run: || process::run(process::cargo("fmt --all --check")) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "clippy", run: clippy },
@@ -25,6 +25,7 @@ const STEPS: [Step; 9] = [
     Step { name: "doctests", run: test::docs },
     Step { name: "examples", run: examples::run },
     Step { name: "pairs", run: pairs::short },
+    Step { name: "counts", run: bench::counts },
     // A process of its own: it ends what it started when it is interrupted.
     Step { name: "faults", run: || process::run(process::cargo("xtask faults --short")) },
     Step { name: "troubles", run: || process::run(process::cargo(TROUBLES)) },

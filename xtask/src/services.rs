@@ -23,6 +23,7 @@ use anyhow::{Context, Result, ensure};
 use certificates::Certificates;
 use clap::{Subcommand, ValueEnum};
 pub(crate) use for_tests::ForTests;
+pub(crate) use install::program;
 use place::Place;
 pub(crate) use room::Room;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};

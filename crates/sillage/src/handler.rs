@@ -122,12 +122,12 @@ impl Context {
 
     /// What became of a handler that returned so. Its own transaction is lost where it failed.
     #[inline]
-    fn end(self, result: Result<Effects, Failure>) -> Handled {
-        let (beside, lent) = (self.beside.into_inner(), self.transaction.into_inner());
-        if beside.is_none() && lent.is_none() {
+    fn end(&mut self, result: Result<Effects, Failure>) -> Handled {
+        if self.beside.get().is_none() && self.transaction.get().is_none() {
             return Handled::plain(result);
         }
-        let commit = beside.map(|beside| beside.take()).unwrap_or_default();
+        let commit = self.beside.take().map(|beside| beside.take()).unwrap_or_default();
+        let lent = self.transaction.take();
         match result.and_then(|effects| Ok((effects, taken_back(lent)?))) {
             Ok((effects, transaction)) => Handled::with(effects, Also { commit, transaction }),
             Err(failure) => Handled::plain(Err(failure)),
@@ -466,7 +466,7 @@ impl<H, Args: 'static> AnyHandler for Erased<H, Args>
 where
     H: Handler<Args, Message: Input, Rest: Extract, Output: Outcome, Future: Send>,
 {
-    fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
+    fn start(&self, mut context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
         let handler = self.0.clone();
         slot.set(async move {
             if context.message.operation_id.is_some() {

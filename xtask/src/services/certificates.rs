@@ -1,7 +1,7 @@
 //! A certificate authority for tests, and the certificate of servers at `localhost` and
 //! `127.0.0.1`: made once, good for ten years, worth nothing anywhere else.
 
-use super::install::{self, Package};
+use super::install;
 use super::place::{Place, give};
 use crate::process;
 use anyhow::{Context, Result};
@@ -41,7 +41,7 @@ pub(super) fn make() -> Result<Certificates> {
     let _lock = place.lock()?;
     let made = place.path("made");
     if !made.exists() {
-        install::packages(&[Package { name: "openssl", is_there: install::has("openssl") }])?;
+        install::program("openssl")?;
         let folder = place.make("part")?;
         fill(&folder)?;
         fs::rename(&folder, &made).with_context(|| process::relative(&made))?;

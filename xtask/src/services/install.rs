@@ -35,6 +35,11 @@ pub(super) fn packages(packages: &[Package]) -> Result<()> {
     apt(&install).or_else(|_| apt("apt-get update").and_then(|()| apt(&install)))
 }
 
+/// Installs a program that is in the package of its name.
+pub(crate) fn program(name: &'static str) -> Result<()> {
+    packages(&[Package { name, is_there: has(name) }])
+}
+
 /// Whether the program is on the path.
 pub(super) fn has(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -56,6 +61,7 @@ pub(super) fn run(mut command: Command) -> Result<()> {
     let shown = process::shown(&command);
     eprintln!("$ {}", shown.replace(&format!("{}/", process::root().display()), ""));
     let path = services().join("install.log");
+    fs::create_dir_all(services()).with_context(|| process::relative(&services()))?;
     let log = File::create(&path).with_context(|| process::relative(&path))?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let status = command.status().with_context(|| format!("`{shown}` did not start"))?;
