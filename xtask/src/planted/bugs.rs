@@ -93,8 +93,11 @@ pub(super) const BUGS: [Bug; 6] = [
                     let again = Arc::new(self.with_sequence(context).await?);
                     let outlet = self.outlet.clone();
                     tokio::spawn(async move {
-                        while !outlet.publish(vec![again.clone()]).await[0].is_ok() {
+                        loop {
                             tokio::time::sleep(Duration::from_millis(100)).await;
+                            if outlet.publish(vec![again.clone()]).await[0].is_ok() {
+                                break;
+                            }
                         }
                     });
                     Ok(())
