@@ -1,6 +1,7 @@
 //! Group commit with waiting writers on SQLite, beside raw rusqlite writing the same rows in
 //! batches of the same size, with the same settings and indexes.
 
+use crate::saga::{fsyncs, median};
 use serde::{Deserialize, Serialize};
 use sillage::{Expected, SystemClock, append, prelude::*};
 use std::{path::Path, sync::Arc, time::Instant};
@@ -44,7 +45,8 @@ pub(crate) async fn run(commits: u64, writers: u64, rounds: u32) {
         );
     }
     ratios.sort_by(f64::total_cmp);
-    println!("commit: median ratio to raw {:.2}", ratios[ratios.len() / 2]);
+    let flush = median(fsyncs(&folder)).as_micros();
+    println!("commit: median ratio to raw {:.2}, {flush} µs a flush", ratios[ratios.len() / 2]);
     app.drain().await;
     let _ = std::fs::remove_dir_all(folder);
 }

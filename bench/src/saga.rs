@@ -207,7 +207,7 @@ async fn flight(
 }
 
 /// What durable writes of a page cost here, by themselves.
-fn fsyncs(folder: &Path) -> Vec<Duration> {
+pub(crate) fn fsyncs(folder: &Path) -> Vec<Duration> {
     let mut file = File::create(folder.join("fsync")).expect("a file");
     let page = [7_u8; 4096];
     let write = |_| {
@@ -218,7 +218,7 @@ fn fsyncs(folder: &Path) -> Vec<Duration> {
     (0..300).map(write).collect()
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }

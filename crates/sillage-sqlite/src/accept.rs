@@ -14,19 +14,21 @@ use sillage_core::{
     Commit, CommitError, Committed, Condition, Expected, Position, Recorded, Sort, Text, Timestamp,
     Version, Write,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// A pass: what is known so far within the SQL transaction.
 pub(crate) struct Pass<'s, 'c> {
     statements: &'s mut Statements<'c>,
     now: Timestamp,
     looks_up_ids: bool,
-    streams: HashMap<Text, Stream>,
+    streams: Streams,
     /// Where the log ended before, and the entries since.
     after: u64,
     appended: Vec<Recorded>,
     head: u64,
 }
+
+type Streams = HashMap<Text, Stream, foldhash::fast::RandomState>;
 
 struct Stream {
     /// `None`: it has no entries yet.
@@ -69,7 +71,7 @@ impl<'s, 'c> Pass<'s, 'c> {
         looks_up_ids: bool,
     ) -> rusqlite::Result<Self> {
         let after = statements.end()?;
-        let (streams, appended) = (HashMap::new(), vec![]);
+        let (streams, appended) = (Streams::default(), vec![]);
         Ok(Pass { statements, now, looks_up_ids, streams, after, appended, head: after })
     }
 
@@ -123,7 +125,7 @@ impl<'s, 'c> Pass<'s, 'c> {
             }
             Condition::Stream { expected: Expected::Any, .. } => return Ok(None),
             Condition::Stream { stream, expected } => {
-                let last = self.last(stream)?;
+                let last = self.stream(stream)?.last;
                 return Ok(conflict(version_of(*expected), last.map(|(_, version)| version)));
             }
             Condition::Document { collection, id, expected } => {
@@ -198,7 +200,7 @@ impl<'s, 'c> Pass<'s, 'c> {
             // Done already.
             Write::Run(_) => Ok(()),
             Write::Trim { stream: None, through } => self.statements.trim(through.0),
-            Write::Trim { stream: Some(stream), through } => match self.last(stream)? {
+            Write::Trim { stream: Some(stream), through } => match self.stream(stream)?.last {
                 Some((id, _)) => self.statements.trim_stream(id, through.0),
                 None => Ok(()),
             },
@@ -209,28 +211,38 @@ impl<'s, 'c> Pass<'s, 'c> {
     /// Only of a stream that is there: it keeps its version.
     fn restore(&mut self, entry: &Recorded) -> rusqlite::Result<()> {
         let Some((name, version)) = &entry.stream else { return Ok(()) };
-        let Some((id, _)) = self.last(name)? else { return Ok(()) };
+        let Some((id, _)) = self.stream(name)?.last else { return Ok(()) };
         self.statements.restore(entry.position.0, (id, *version), &entry.body)
     }
 
     /// The place of the stream's next entry, which it takes.
     fn grow(&mut self, name: &Text) -> rusqlite::Result<Place> {
-        let (place, grown) = match self.last(name)? {
-            Some((id, version)) => ((id, version.next()), true),
-            None => ((self.statements.new_stream(name)?, Version(1)), false),
+        let stream = known(&mut self.streams, self.statements, name)?;
+        let place = match stream.last {
+            Some((id, version)) => (id, version.next()),
+            None => (self.statements.new_stream(name)?, Version(1)),
         };
-        self.streams.insert(name.clone(), Stream { last: Some(place), grown });
+        stream.grown = stream.last.replace(place).is_some();
         Ok(place)
     }
 
     /// Where the stream stands.
-    fn last(&mut self, name: &Text) -> rusqlite::Result<Option<Place>> {
-        if let Some(stream) = self.streams.get(name) {
-            return Ok(stream.last);
+    fn stream(&mut self, name: &Text) -> rusqlite::Result<&mut Stream> {
+        known(&mut self.streams, self.statements, name)
+    }
+}
+
+fn known<'p>(
+    streams: &'p mut Streams,
+    statements: &mut Statements<'_>,
+    name: &Text,
+) -> rusqlite::Result<&'p mut Stream> {
+    match streams.entry(name.clone()) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(unknown) => {
+            let last = statements.stream_place(name)?;
+            Ok(unknown.insert(Stream { last, grown: false }))
         }
-        let last = self.statements.stream_place(name)?;
-        self.streams.insert(name.clone(), Stream { last, grown: false });
-        Ok(last)
     }
 }
 

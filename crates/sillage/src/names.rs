@@ -47,17 +47,17 @@ pub(crate) const OPERATOR: &str = "operator";
 
 /// A service's own collection.
 pub(crate) fn collection(service: &str, name: &str) -> Text {
-    format!("{service}/{name}").into()
+    joined(service, name)
 }
 
 /// A service's own stream.
 pub(crate) fn stream(service: &str, name: &str) -> Text {
-    format!("{service}/{name}").into()
+    joined(service, name)
 }
 
 /// A service's consumer, projection or other part with stored identity.
 pub(crate) fn part(service: &str, name: &str) -> Text {
-    format!("{service}/{name}").into()
+    joined(service, name)
 }
 
 /// The watermark of a consumer in a partition.
@@ -92,7 +92,7 @@ pub(crate) fn timer(service: &str, key: Option<&Key>, token: &str) -> Text {
 
 /// An instance of a process manager or a saga.
 pub(crate) fn instance(process: &str, key: &str) -> Text {
-    format!("{process}/{key}").into()
+    joined(process, key)
 }
 
 /// A version of a saga's definition.
@@ -107,5 +107,9 @@ pub(crate) fn orphan(process: &str, name: &str, key: &str) -> Text {
 
 /// An operation that a service has undone.
 pub(crate) fn tombstone(service: &str, operation: &str) -> Text {
-    format!("{service}/{operation}").into()
+    joined(service, operation)
+}
+
+fn joined(owner: &str, name: &str) -> Text {
+    [owner, "/", name].concat().into()
 }

@@ -196,15 +196,13 @@ fn unless_read(conditions: &mut Vec<Condition>, collection: &Text, id: &Text) {
 
 /// W3C trace context: the cause's trace, or a new one; the span is the message's.
 fn traceparent(cause: Option<&str>, id: &MessageId) -> Text {
-    let own = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_str().as_bytes()).as_u128();
+    let own = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_str().as_bytes());
+    let mut digits = uuid::Uuid::encode_buffer();
+    let own: &str = own.simple().encode_lower(&mut digits);
     let trace = cause
         .and_then(|parent| parent.split('-').nth(1))
         .filter(|trace| trace.len() == 32 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let span = own & u128::from(u64::MAX);
-    match trace {
-        Some(trace) => format!("00-{trace}-{span:016x}-01").into(),
-        None => format!("00-{own:032x}-{span:016x}-01").into(),
-    }
+    ["00-", trace.unwrap_or(own), "-", &own[16..], "-01"].concat().into()
 }
 
 #[cfg(test)]
@@ -250,6 +248,18 @@ mod tests {
         assert_eq!(first[0].causation_id.as_ref(), Some(&message.id));
         let trace = |m: &Message| m.traceparent.as_deref().unwrap()[3..35].to_owned();
         assert_eq!(trace(&first[0]), trace(&message));
+    }
+
+    #[test]
+    fn a_span_is_of_the_message_and_a_trace_of_its_cause() {
+        let id = MessageId::new("1");
+        // The version 5 UUID of the id, all of it and its second half.
+        let own = "00-996ad8602a9a504f8861aeafd0b2ae29-8861aeafd0b2ae29-01";
+        assert_eq!(&*traceparent(None, &id), own);
+        assert_eq!(&*traceparent(Some("00-not-hex-01"), &id), own);
+        let cause = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let follows = "00-4bf92f3577b34da6a3ce929d0e0e4736-8861aeafd0b2ae29-01";
+        assert_eq!(&*traceparent(Some(cause), &id), follows);
     }
 
     #[test]
