@@ -112,7 +112,7 @@ async fn until_stopped(member: &mut Member) -> sillage_core::Error {
 fn apart() -> (u32, String) {
     let number = sillage_core::partition_of(b"a", 2);
     let is_other = |key: &String| sillage_core::partition_of(key.as_bytes(), 2) != number;
-    (number, (0..).map(|n| format!("b{n}")).find(is_other).unwrap())
+    (number, (0..100).map(|n| format!("b{n}")).find(is_other).unwrap())
 }
 
 #[tokio::test]
