@@ -306,7 +306,8 @@ pub trait Settler: Send + Sync {
     /// asked back is given up: an assigning broker delivers it again, from the last settled place,
     /// behind a new `Assigned`.
     fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>>;
-    /// Delivers nothing more of these until `resume`; what is on its way may still come.
+    /// Delivers nothing more of these until `resume`; what is on its way may still come. One that is lost
+    /// meanwhile may be assigned again only after its `resume`, or at once, and is not paused then.
     fn pause(&self, partitions: &[Partition]) -> Result<()>;
     /// Delivers again.
     fn resume(&self, partitions: &[Partition]) -> Result<()>;

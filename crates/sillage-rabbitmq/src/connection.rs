@@ -25,6 +25,10 @@ use tokio::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// What a server may take to say that a channel or a connection is closed.
 const CLOSE: Duration = Duration::from_secs(5);
+/// What a server may take to open a channel, which is nothing to do for it.
+pub(crate) const OPEN: Duration = Duration::from_secs(10);
+/// What it may take to begin a consumer: a queue that has no leader waits for one.
+const BEGIN: Duration = Duration::from_secs(30);
 /// The first pause after a failed attempt; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -65,7 +69,7 @@ impl Link {
         if let Some(connection) = &held.connection
             && connection.status().connected()
         {
-            match connection.create_channel().await {
+            match answered(OPEN, connection.create_channel()).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) if connection.status().connected() => {
                     return Err(describe(format!("{}: no channel", self.config), error));
@@ -79,7 +83,7 @@ impl Link {
         }
         let connected = async {
             let connection = connect(&self.config, &self.purpose).await?;
-            let channel = connection.create_channel().await;
+            let channel = answered(OPEN, connection.create_channel()).await;
             let channel = channel.map_err(|error| unreachable(&self.config, error))?;
             Ok((connection, channel))
         };
@@ -148,6 +152,16 @@ async fn connect(config: &Arc<Config>, purpose: &str) -> Result<Connection> {
     }
 }
 
+/// An answer that has to come: who asks while the connection is lost may never hear of it from the
+/// client.
+pub(crate) async fn answered<T>(
+    within: Duration,
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
+    let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    timeout(within, answer).await.unwrap_or_else(late)
+}
+
 fn unreachable(config: &Config, error: lapin::Error) -> Error {
     describe(format!("{config} cannot be reached"), error)
 }
@@ -171,10 +185,10 @@ impl Tap {
         arguments: FieldTable,
     ) -> lapin::Result<Tap> {
         let mut tap = Tap { channel, deliveries: None };
-        tap.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        answered(OPEN, tap.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let options = BasicConsumeOptions::default();
         let consume = tap.channel.basic_consume(queue.into(), "".into(), options, arguments);
-        tap.deliveries = Some(consume.await?);
+        tap.deliveries = Some(answered(BEGIN, consume).await?);
         Ok(tap)
     }
 

@@ -6,7 +6,7 @@
 //! whichever confirmation comes first, not to that of its message.
 
 use crate::{
-    connection::Link,
+    connection::{Link, OPEN, answered},
     error::{NOT_FOUND, code, describe, words},
     topology::{Topology, is_commands, missing},
     wire,
@@ -215,7 +215,8 @@ impl Lane {
             return Ok(channel.clone());
         }
         let channel = self.link.channel().await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        let confirms = answered(OPEN, confirms).await;
         confirms.map_err(|error| describe(format!("{}", self.link.place()), error))?;
         self.channel = Some(channel.clone());
         Ok(channel)

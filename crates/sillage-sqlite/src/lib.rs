@@ -17,7 +17,9 @@
 //! commit fails. Positions have no gaps that an entry could still fill: the end of the log is
 //! stable. Reads see one snapshot each and never wait for the writer. When the disk is full or the
 //! file is locked for more than 10 s, commits fail, nothing is acknowledged, and later ones
-//! succeed without anybody's help once the cause is gone.
+//! succeed without anybody's help once the cause is gone. A process that is stopped (not killed: by
+//! SIGSTOP, a debugger, a suspended container) while it writes keeps the file's lock: until it goes
+//! on or is ended, no other process can write.
 //!
 //! SQL of users is an effect, [`sql`], which runs inside the commit.
 //!

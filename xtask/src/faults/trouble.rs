@@ -11,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rusqlite::{Connection, ErrorCode};
 use rustix::process::Signal;
+use std::path::Path;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -158,7 +160,9 @@ async fn freezes(stage: &mut Stage, times: u32) -> Result<String> {
     for _ in 0..times {
         stage.until("guests listen", FINISH_LIMIT, async |stage| stage.guests_listen()).await?;
         let before = ended(&stage.folder)?;
-        SHARED.iter().try_for_each(|service| stage.signal(service, Signal::STOP))?;
+        for service in SHARED {
+            freeze(stage, service).await?;
+        }
         sleep(FROZEN).await;
         let go_on = async |stage: &Stage| Ok(ended(&stage.folder)? > before);
         stage.until("others go on", FINISH_LIMIT, go_on).await?;
@@ -176,6 +180,30 @@ async fn freezes(stage: &mut Stage, times: u32) -> Result<String> {
         SHARED.len(),
         FROZEN.as_secs()
     ))
+}
+
+/// Not while it writes: SQLite's lock would be frozen with it, and nobody else of its service could
+/// write, whatever becomes of its partitions.
+async fn freeze(stage: &Stage, service: &str) -> Result<()> {
+    loop {
+        stage.signal(service, Signal::STOP)?;
+        if is_writable(&stage.folder.join(format!("{service}.db")))? {
+            return Ok(());
+        }
+        stage.signal(service, Signal::CONT)?;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether the lock of the file is to be had within a second.
+fn is_writable(file: &Path) -> Result<bool> {
+    let connection = Connection::open(file)?;
+    connection.busy_timeout(Duration::from_secs(1))?;
+    match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+        Ok(()) => Ok(true),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Each join and each leave shares the partitions out anew. One in ten leaves without a word.

@@ -99,6 +99,7 @@ macro_rules! consumer_conformance {
             what_a_topic_does_not_take_is_parked_in_the_relay,
             a_topic_that_is_deleted_stops_nobody_else,
             cuts_between_app_and_broker_lose_double_and_reorder_nothing,
+            what_is_cut_off_while_a_breaker_is_open_comes_again,
         }
     };
     (@each $fixture:expr; $($test:ident,)+) => {$(

@@ -374,11 +374,13 @@ impl Member {
         let over = shut || works >= self.means.spec.window;
         let under = !shut && works <= self.means.spec.window / 2;
         if (over && !self.throttled) || (under && self.throttled) {
-            let partitions: Vec<_> = self.owned().map(|owned| owned.partition.clone()).collect();
             let done = if over {
-                self.settler.pause(&partitions)
+                let owned: Vec<_> = self.owned().map(|owned| owned.partition.clone()).collect();
+                self.settler.pause(&owned)
             } else {
-                self.settler.resume(&partitions)
+                // What was lost meanwhile too: it may come again only when it is not paused any more.
+                let all: Vec<_> = self.places.keys().cloned().collect();
+                self.settler.resume(&all)
             };
             match done {
                 Ok(()) => self.throttled = over,

@@ -7,7 +7,7 @@ use super::{
     world::{BILLING, World},
 };
 use sillage::{Message, prelude::*};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Somebody publishes without any header: it is set aside with that reason, and others flow.
 pub async fn what_says_nothing_of_itself_is_a_dead_letter<F: ConsumerFixture>(fixture: &F) {
@@ -125,5 +125,29 @@ pub async fn cuts_between_app_and_broker_lose_double_and_reorder_nothing<F: Cons
     app.drain().await;
     world.assert_once_and_in_order().await;
     world.accounted(BILLING, placed as u64).await;
+    desk.assert_right();
+}
+
+/// A partition that was lost while nothing was to come is not forgotten when everything may come again.
+pub async fn what_is_cut_off_while_a_breaker_is_open_comes_again<F: ConsumerFixture>(fixture: &F) {
+    let (world, desk) = (World::new(fixture).await, Desk::new());
+    if !fixture.cut().await {
+        return;
+    }
+    let breaker = Breaker::failures(0.5).of_at_least(10).open_for(Duration::from_secs(10));
+    let service = Service::new("shop").state(desk.clone()).breaker("gateway", breaker);
+    let app = world.start_service(service.consumer(desk.billing())).await;
+    world.commit((0..40).map(|key| Placed::new(&format!("k{key}"), "away"))).await;
+    let is_open = || async { !world.admin.breakers().await.unwrap().is_empty() };
+    world.until("the breaker was open", is_open).await;
+    let has_lost = || async { app.health().notes.iter().any(|note| note.contains(BILLING)) };
+    let until_lost = async {
+        world.until("it had lost its partitions", has_lost).await;
+        desk.broken.off();
+    };
+    tokio::join!(fixture.cut(), until_lost);
+    world.invoiced(BILLING).await;
+    app.drain().await;
+    world.assert_once_and_in_order().await;
     desk.assert_right();
 }

@@ -155,6 +155,11 @@ impl Member {
             let told = self.partitions[place].told.take();
             let fresh = Assigned::new(partition.clone());
             self.partitions[place] = Assigned { assignment, owned: true, fence, told, ..fresh };
+            if self.throttled
+                && let Err(error) = self.settler.pause(std::slice::from_ref(&partition))
+            {
+                tracing::warn!(%partition, %error, "pausing failed");
+            }
             match self.database().cloned() {
                 Some(database) if !self.means.spec.broadcast => {
                     let (consumer, is_log) = (self.means.spec.name.clone(), self.means.is_log);
