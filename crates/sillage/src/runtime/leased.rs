@@ -313,7 +313,10 @@ impl Settler for Leased {
     }
 
     fn resume(&self, partitions: &[Partition]) -> Result<()> {
-        self.settler.resume(partitions)
+        // What the broker has assigned and waits for its lease stays paused.
+        let flows = |partition: &&Partition| !self.assigns || self.shares.owns(partition);
+        let flowing: Vec<_> = partitions.iter().filter(flows).cloned().collect();
+        self.settler.resume(&flowing)
     }
 
     fn fence(&self, partition: &Partition) -> Option<(Text, Epoch)> {
