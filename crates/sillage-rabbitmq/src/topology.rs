@@ -14,7 +14,7 @@
 
 use crate::{
     config::Config,
-    connection::Link,
+    connection::{Link, answered},
     error::{NOT_FOUND, PRECONDITION_FAILED, code, describe, words},
     wire::check_name,
 };
@@ -31,6 +31,7 @@ use sillage_core::{
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// A limit that nobody reaches. RabbitMQ 4 drops a message after 20 deliveries unless told
@@ -39,6 +40,9 @@ const NO_LIMIT: i32 = i32::MAX;
 const LONGEST_TOPIC: usize = 200;
 const LONGEST_CONSUMER: usize = 200;
 const LONGEST_QUEUE: usize = 255;
+/// What a server may take to answer for a queue or an exchange: all queues of a consumer are asked for
+/// at once, and it makes one after the other.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The queue of a consumer's partition.
 pub(crate) fn queue_name(consumer: &str, partition: &Partition) -> String {
@@ -112,7 +116,7 @@ impl Topology {
             passive,
             FieldTable::default(),
         );
-        match found.await {
+        match answered(ANSWER, found).await {
             Ok(()) => {}
             Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(None),
             Err(error) => return Err(describe(format!("topic `{topic}`"), error)),
@@ -173,7 +177,7 @@ impl Topology {
         let arguments = table(&[("x-sillage-partitions", int(count))]);
         let name = (&**topic).into();
         let made = channel.exchange_declare(name, ExchangeKind::Topic, durable, arguments);
-        made.await.map_err(|error| {
+        answered(ANSWER, made).await.map_err(|error| {
             describe(format!("topic `{topic}` cannot be a durable topic exchange"), error)
         })?;
         if self.config().stream && !is_commands(topic) {
@@ -328,7 +332,8 @@ pub(crate) fn missing(topic: &str) -> Error {
 pub(crate) async fn look(channel: &Channel, name: &str) -> lapin::Result<Option<Queue>> {
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let name = ShortString::try_new(name).unwrap_or_default();
-    match channel.queue_declare(name, passive, FieldTable::default()).await {
+    let found = channel.queue_declare(name, passive, FieldTable::default());
+    match answered(ANSWER, found).await {
         Ok(queue) => Ok(Some(queue)),
         Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
         Err(error) => Err(error),
@@ -341,12 +346,13 @@ async fn declare(
     arguments: &[(&'static str, AMQPValue)],
 ) -> lapin::Result<Queue> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare(name.into(), durable, table(arguments)).await
+    answered(ANSWER, channel.queue_declare(name.into(), durable, table(arguments))).await
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments).await
+    let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments);
+    answered(ANSWER, bound).await
 }
 
 fn table(arguments: &[(&'static str, AMQPValue)]) -> FieldTable {

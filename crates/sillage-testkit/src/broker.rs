@@ -79,17 +79,25 @@ impl MemoryBroker {
     }
 
     /// Takes all partitions from the consumer's members, as when connections are cut, tells them, and
-    /// shares them out again.
+    /// shares them out again; where it does not assign them, each member has its own again.
     pub fn lose(&self, consumer: &str) {
         let mut state = self.0.state();
-        for member in state.members.values_mut() {
+        let mut again = vec![];
+        for (id, member) in &mut state.members {
             if &*member.subscription.consumer == consumer && !member.places.is_empty() {
-                let lost = std::mem::take(&mut member.places).into_keys().collect();
+                let lost: Vec<_> = std::mem::take(&mut member.places).into_keys().collect();
                 member.leaving.clear();
+                again.extend(lost.iter().map(|partition| (*id, partition.clone())));
                 member.told.push_back(Inbound::Lost(lost));
             }
         }
-        state.rebalance(consumer);
+        if self.0.assigns {
+            state.rebalance(consumer);
+        } else {
+            for (id, partition) in again {
+                state.assign(id, partition);
+            }
+        }
         drop(state);
         self.0.changed.notify_waiters();
     }

@@ -19,7 +19,8 @@
 //!
 //! *Guarantees.* The effects of one delivery are committed once, whatever crashes; the handler
 //! itself may run again. Whatever a handler read with [`Load`], [`Documents`] or `Aggregate` must
-//! be unchanged when its effects are committed, else it runs again on what is there then.
+//! be unchanged when its effects are committed, else it runs again on what is there then. The same
+//! holds where it fails for good: it is a dead letter only if what it read is still so.
 
 use crate::{
     names,
@@ -126,11 +127,14 @@ impl Context {
         if self.beside.get().is_none() && self.transaction.get().is_none() {
             return Handled::plain(result);
         }
-        let commit = self.beside.take().map(|beside| beside.take()).unwrap_or_default();
+        let mut commit = self.beside.take().map(|beside| beside.take()).unwrap_or_default();
         let lent = self.transaction.take();
         match result.and_then(|effects| Ok((effects, taken_back(lent)?))) {
-            Ok((effects, transaction)) => Handled::with(effects, Also { commit, transaction }),
-            Err(failure) => Handled::plain(Err(failure)),
+            Ok((effects, transaction)) => Handled::with(Ok(effects), Also { commit, transaction }),
+            Err(failure) => {
+                commit.writes.clear();
+                Handled::with(Err(failure), Also { commit, transaction: None })
+            }
         }
     }
 }
@@ -417,7 +421,7 @@ pub(crate) struct Handled {
     also: Option<Box<Also>>,
 }
 
-/// What the commit of a handling takes beside its effects.
+/// What the commit of a handling takes beside its effects; of a failed one only what it read.
 #[derive(Default)]
 pub(crate) struct Also {
     pub(crate) commit: Commit,
@@ -431,11 +435,11 @@ impl Handled {
         Handled { result, also: None }
     }
 
-    /// Effects, and what is committed beside them.
-    pub(crate) fn with(effects: Effects, also: Also) -> Self {
+    /// What a handler returned, and what is committed beside it.
+    pub(crate) fn with(result: Result<Effects, Failure>, also: Also) -> Self {
         let Commit { conditions, writes } = &also.commit;
         let none = conditions.is_empty() && writes.is_empty() && also.transaction.is_none();
-        Handled { result: Ok(effects), also: (!none).then(|| Box::new(also)) }
+        Handled { result, also: (!none).then(|| Box::new(also)) }
     }
 
     /// Handled, and nothing is to be committed.

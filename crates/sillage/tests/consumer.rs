@@ -1,13 +1,13 @@
-//! What users of consumers rely on that takes faults of the database or virtual time; the rest is
+//! What users of consumers rely on that takes faults of the database, load, or virtual time; the rest is
 //! in the suite of the test kit.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
 
 mod common;
 
-use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Commit, Expected, Filter, Range, Write, prelude::*};
-use sillage_testkit::Held;
+use common::{Created, Harness, Invoiced, Probe, created, foreign_order};
+use sillage::{Broker, Clock as _, Commit, Expected, Filter, Range, TopicSpec, Write, prelude::*};
+use sillage_testkit::{Held, MemoryBroker, SystemClock};
 use std::sync::Arc;
 
 #[tokio::test(start_paused = true)]
@@ -121,6 +121,48 @@ async fn many_keys_that_fail_pause_the_consumer() {
     assert!(log.notes().is_empty(), "a paused consumer starts paused");
     harness.admin().resume("shop/billing").await.unwrap();
     harness.until(|| async { log.notes().len() == 30 }).await;
+    app.drain().await;
+}
+
+/// Not only when there is a moment without anything to do.
+#[tokio::test]
+async fn a_handler_is_stopped_at_its_time_limit_under_load() {
+    const ORDERS: u32 = 3_000;
+    struct Stopped(Probe);
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            self.0.note("stopped");
+        }
+    }
+    let log = Probe::default();
+    let noting = log.clone();
+    let consumer = Consumer::new("billing").retry(Retry::never()).time_limit(ms(1));
+    let consumer = consumer.on(move |order: Created| {
+        let log = noting.clone();
+        async move {
+            if order.order_id == "o-0" {
+                let _stopped = Stopped(log);
+                return std::future::pending().await;
+            }
+            // It computes for a millisecond.
+            let end = SystemClock.elapsed() + ms(1);
+            while SystemClock.elapsed() < end {
+                std::hint::spin_loop();
+            }
+            log.note(&order.order_id);
+        }
+    });
+    let (clock, broker) = (Arc::new(SystemClock), MemoryBroker::new(1, true));
+    let port: Arc<dyn Broker> = Arc::new(broker);
+    port.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
+    let orders = (0..ORDERS).map(|n| foreign_order(&format!("o-{n}"))).collect();
+    assert!(port.publish(orders).await.iter().all(Result::is_ok));
+    let service = Service::new("shop").consumer(consumer);
+    let app = App::stateless(port).clock(clock).service(service).start().await.unwrap();
+    let last = format!("o-{}", ORDERS - 1);
+    log.reached("stopped").await;
+    log.reached(&last).await;
+    assert_ne!(log.notes().last().unwrap(), "stopped", "when nothing else was left to do");
     app.drain().await;
 }
 

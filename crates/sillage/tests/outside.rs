@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Created, Harness, Invoiced, Probe, created};
+use common::{Created, Harness, Invoiced, Probe, created, foreign_order};
 use sillage::{Broker, Clock as _, Filter, Message, prelude::*};
 use sillage_testkit::{Held, MemoryBroker, TokioClock};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -213,6 +213,25 @@ async fn who_loses_its_partitions_again_and_again_goes_on_with_them() {
     assert_once_and_in_order(&harness, 200).await;
 }
 
+/// What it was about to hand over is handed over, although it was lost and came back.
+#[tokio::test(start_paused = true)]
+async fn who_joins_gets_its_share_of_what_is_lost_on_its_way() {
+    let (harness, broker, log) = (Harness::new(), MemoryBroker::new(4, false), Probe::default());
+    let one = start(&harness, &broker, slow_billing(&log, "one", secs(3))).await;
+    place(&one, 0..10).await;
+    log.reached_start("one has").await;
+    let two = start(&harness, &broker, slow_billing(&log, "two", ms(1))).await;
+    for _ in 0..20 {
+        TokioClock::default().sleep(secs(1)).await;
+        broker.lose(BILLING);
+    }
+    log.reached_start("two has").await;
+    handled(&harness, 200).await;
+    one.drain().await;
+    two.drain().await;
+    assert_once_and_in_order(&harness, 200).await;
+}
+
 /// The lease of what is lost is ended when the database answers again: not if it is wanted again by then.
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_and_comes_back_while_the_database_is_away_goes_on() {
@@ -363,38 +382,28 @@ async fn without_a_database_effects_and_dead_letters_go_to_the_broker() {
         producer.drain().await;
         let failing =
             Consumer::new("audit").retry(Retry::never()).on(|order: Created| async move {
-                if order.order_id == "k7" {
-                    return Err(Failure::permanent("no audit of k7"));
+                let id = order.order_id;
+                if id == "k7" || id.starts_with("bad") {
+                    return Err(Failure::permanent(format!("no audit of {id}")));
                 }
-                Ok(publish(Invoiced { order_id: order.order_id }))
+                Ok(publish(Invoiced { order_id: id }))
             });
         let outside: Arc<dyn Broker> = Arc::new(broker.clone());
         let app = App::stateless(outside).clock(harness.clock.clone());
         let app = app.service(Service::new("audit").consumer(failing)).start().await.unwrap();
-        let messages = (0..20).map(|n| message(&format!("k{n}"))).collect();
+        let messages = (0..20).map(|n| foreign_order(&format!("k{n}"))).collect();
         assert!(broker.publish(messages).await.iter().all(Result::is_ok));
         harness.until(|| async { of_all(broker.published("invoice")).len() == 19 }).await;
         let dead = of_all(broker.published("audit.audit.dead-letters"));
         assert_eq!(dead.len(), 1);
         assert_eq!(&dead[0].header("dlq-error-message").unwrap()[..], b"no audit of k7");
+
+        let bad = (0..50).map(|n| foreign_order(&format!("bad{n}"))).collect();
+        assert!(broker.publish(bad).await.iter().all(Result::is_ok));
+        harness.until(|| async { !app.health().ready }).await;
+        harness.settle().await;
+        assert!(app.health().problems[0].contains("start the app again"));
+        assert_eq!(of_all(broker.published("audit.audit.dead-letters")).len(), 20);
         app.drain().await;
     }
-}
-
-fn message(key: &str) -> Arc<Message> {
-    Arc::new(Message {
-        id: sillage::MessageId::new(key.to_owned()),
-        source: "elsewhere".into(),
-        name: "order.created".into(),
-        version: 1,
-        topic: Some("order".into()),
-        key: Some(Key::from(key)),
-        time: Timestamp::default(),
-        correlation_id: key.into(),
-        causation_id: None,
-        operation_id: None,
-        traceparent: None,
-        headers: vec![],
-        payload: format!(r#"{{"order_id":"{key}","note":""}}"#).into(),
-    })
 }

@@ -7,8 +7,8 @@ mod common;
 #[path = "common/tables.rs"]
 mod tables;
 
-use common::{Created, Invoiced, created};
-use sillage::{Broker, Class, CommitError, Message, MessageId, admin::Admin, prelude::*};
+use common::{Created, Invoiced, created, foreign_order};
+use sillage::{Broker, Class, CommitError, admin::Admin, prelude::*};
 use sillage_testkit::MemoryBroker;
 use std::sync::Arc;
 use tables::{Tables, everywhere};
@@ -30,7 +30,7 @@ fn redeliveries_run_no_sql_again() {
         let of_it: Arc<dyn Broker> = broker.clone();
         let app = App::new(tables.database()).broker(of_it).service(service).start().await.unwrap();
         let ids: Vec<String> = (0..50).map(|n| format!("o-{n:02}")).collect();
-        let messages: Vec<_> = ids.iter().map(|id| Arc::new(message(id))).collect();
+        let messages: Vec<_> = ids.iter().map(|id| foreign_order(id)).collect();
         for _ in 0..3 {
             let receipts = broker.publish(messages.clone()).await;
             assert!(receipts.iter().all(Result::is_ok));
@@ -47,24 +47,6 @@ fn redeliveries_run_no_sql_again() {
         assert!(admin.dead_letters(None, false).await.unwrap().is_empty());
         app.drain().await;
     });
-}
-
-fn message(order: &str) -> Message {
-    Message {
-        id: MessageId::new(order),
-        source: "elsewhere".into(),
-        name: "order.created".into(),
-        version: 1,
-        topic: Some("order".into()),
-        key: Some(Key::of(order)),
-        time: Timestamp::default(),
-        correlation_id: order.into(),
-        causation_id: None,
-        operation_id: None,
-        traceparent: None,
-        headers: vec![],
-        payload: serde_json::to_vec(&created(order)).unwrap().into(),
-    }
 }
 
 /// A violated constraint is a dead letter at once, nothing of its handling is left, and others go on.

@@ -326,7 +326,7 @@ impl AnyHandler for Reactor {
             match outcome {
                 Ok(Outcome { effects, writes, conditions }) => {
                     let commit = Commit { conditions, writes };
-                    Handled::with(effects, Also { commit, transaction: None })
+                    Handled::with(Ok(effects), Also { commit, transaction: None })
                 }
                 Err(failure) => Handled::plain(Err(failure)),
             }

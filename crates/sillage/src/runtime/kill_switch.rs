@@ -13,7 +13,21 @@ const KEYS: usize = 20;
 /// … and more than this share of all deliveries, in percent, failed for good.
 const PERCENT: usize = 30;
 
-/// Counts permanent failures of the last minute.
+/// What to do with a delivery that failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may be a dead letter; [`KillSwitch::answered`] is to be told what came of that.
+    SetAside,
+    /// There may be too many: those that are being set aside tell.
+    Wait,
+    /// There are too many.
+    Pause,
+}
+
+/// Counts the dead letters of the last minute.
+///
+/// What fails for good need not become one: it was handled before and has come again, or was decided on
+/// what is so no more. Only the commit that sets it aside knows.
 #[derive(Default)]
 pub(crate) struct KillSwitch {
     hasher: RandomState,
@@ -21,6 +35,8 @@ pub(crate) struct KillSwitch {
     /// How many were handled, by the moment they were counted.
     handled: VecDeque<(Duration, usize)>,
     uncounted: usize,
+    /// So many are being set aside.
+    unanswered: usize,
 }
 
 impl KillSwitch {
@@ -42,10 +58,9 @@ impl KillSwitch {
         }
     }
 
-    /// A delivery failed for good. True where the consumer should pause.
-    pub(crate) fn failed(&mut self, key: &[u8], now: Duration) -> bool {
+    /// A delivery of that key failed for good.
+    pub(crate) fn judge(&mut self, key: &str, now: Duration) -> Verdict {
         self.count(now);
-        self.failures.push_back((now, self.hasher.hash_one(key)));
         let start = now.saturating_sub(PERIOD);
         while self.failures.front().is_some_and(|(time, _)| *time < start) {
             self.failures.pop_front();
@@ -53,10 +68,26 @@ impl KillSwitch {
         while self.handled.front().is_some_and(|(time, _)| *time < start) {
             self.handled.pop_front();
         }
-        let keys: HashSet<_> = self.failures.iter().map(|(_, key)| key).collect();
+        let key = self.hasher.hash_one(key);
+        let keys: HashSet<_> = self.failures.iter().map(|(_, key)| *key).chain([key]).collect();
         let handled: usize = self.handled.iter().map(|(_, count)| count).sum();
-        let all = handled + self.failures.len();
-        keys.len() > KEYS && self.failures.len() * 100 > all * PERCENT
+        let failures = self.failures.len() + self.unanswered + 1;
+        let too_many =
+            keys.len() + self.unanswered > KEYS && failures * 100 > (handled + failures) * PERCENT;
+        match (too_many, self.unanswered) {
+            (false, _) => {
+                self.unanswered += 1;
+                Verdict::SetAside
+            }
+            (true, 0) => Verdict::Pause,
+            (true, _) => Verdict::Wait,
+        }
+    }
+
+    /// One that might be set aside is a dead letter of that key; `None`: it is not.
+    pub(crate) fn answered(&mut self, dead: Option<&str>, now: Duration) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.failures.extend(dead.map(|key| (now, self.hasher.hash_one(key))));
     }
 
     /// Starts counting again.
@@ -70,30 +101,54 @@ impl KillSwitch {
 mod tests {
     use super::*;
 
-    fn failing(switch: &mut KillSwitch, keys: u32, now: Duration) -> bool {
-        (0..keys).fold(false, |_, key| switch.failed(&key.to_le_bytes(), now))
+    /// So many keys fail for good one after the other, and are set aside if they may be.
+    fn failing(switch: &mut KillSwitch, keys: u32, now: Duration) -> Verdict {
+        let mut verdict = Verdict::SetAside;
+        for key in 0..keys {
+            let key = key.to_string();
+            verdict = switch.judge(&key, now);
+            if verdict == Verdict::SetAside {
+                switch.answered(Some(&key), now);
+            }
+        }
+        verdict
     }
 
     #[test]
     fn many_failing_keys_pause_a_consumer() {
-        assert!(failing(&mut KillSwitch::default(), 21, Duration::ZERO));
-        assert!(!failing(&mut KillSwitch::default(), 20, Duration::ZERO));
+        assert_eq!(failing(&mut KillSwitch::default(), 21, Duration::ZERO), Verdict::Pause);
+        assert_eq!(failing(&mut KillSwitch::default(), 20, Duration::ZERO), Verdict::SetAside);
     }
 
     #[test]
     fn one_key_or_a_small_share_does_not() {
         let mut switch = KillSwitch::default();
-        assert!(!(0..1000).any(|_| switch.failed(b"one", Duration::ZERO)));
+        for _ in 0..1000 {
+            assert_eq!(switch.judge("one", Duration::ZERO), Verdict::SetAside);
+            switch.answered(Some("one"), Duration::ZERO);
+        }
         let mut switch = KillSwitch::default();
         (0..100).for_each(|_| switch.handled());
-        assert!(!failing(&mut switch, 40, Duration::ZERO));
-        assert!(failing(&mut switch, 50, Duration::ZERO));
+        assert_eq!(failing(&mut switch, 40, Duration::ZERO), Verdict::SetAside);
+        assert_eq!(failing(&mut switch, 50, Duration::ZERO), Verdict::Pause);
     }
 
     #[test]
     fn what_is_over_a_minute_old_does_not_count() {
         let mut switch = KillSwitch::default();
         failing(&mut switch, 15, Duration::ZERO);
-        assert!(!failing(&mut switch, 15, Duration::from_secs(61)));
+        assert_eq!(failing(&mut switch, 15, Duration::from_secs(61)), Verdict::SetAside);
+    }
+
+    #[test]
+    fn what_is_no_dead_letter_in_the_end_does_not_count() {
+        let (mut switch, now) = (KillSwitch::default(), Duration::ZERO);
+        for round in 0..10 {
+            for key in 0..20 {
+                assert_eq!(switch.judge(&format!("{round} {key}"), now), Verdict::SetAside);
+            }
+            assert_eq!(switch.judge("one more", now), Verdict::Wait, "they may be dead letters");
+            (0..20).for_each(|_| switch.answered(None, now));
+        }
     }
 }

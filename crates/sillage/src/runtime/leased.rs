@@ -178,6 +178,8 @@ impl LeasedReceiver {
                         for partition in self.leased.shares.let_go(&[partition]) {
                             self.end(partition);
                         }
+                    } else if self.leased.shares.is_leaving(&partition) {
+                        self.give_back(partition);
                     }
                 }
             }
@@ -188,6 +190,9 @@ impl LeasedReceiver {
     fn assigned(&mut self, partition: Partition) {
         // Of an earlier assignment nothing may come any more.
         self.lost(&partition);
+        if self.leased.shares.is_leaving(&partition) {
+            return self.give_back(partition);
+        }
         if self.leased.shares.owns(&partition) {
             self.here.insert(partition.clone());
             return self.ready.push_back(Inbound::Assigned(vec![partition]));

@@ -178,6 +178,10 @@ pub(crate) struct Member {
     gates: Gates,
     /// Breakers have changed, or let more calls begin.
     gates_changed: watch::Receiver<()>,
+    /// When time limits were looked at last.
+    ticked_at: Duration,
+    /// Receiving has failed: not before then again. What is under way goes on.
+    receives_at: Duration,
     settled_at: Duration,
     /// Since when deliveries have ended that are not settled.
     unsettled: Option<Duration>,
@@ -192,7 +196,8 @@ pub(crate) struct Member {
 
 /// How soon the watermark is settled after a delivery has ended.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often running handlers are looked at for their time limit.
+/// How often running handlers are looked at for their time limit, and how long after a failure it is
+/// received again.
 const TICK: Duration = Duration::from_secs(1);
 
 impl Member {
@@ -227,6 +232,8 @@ impl Member {
             control: means.control.subscribe(),
             gates: Gates::new(&means),
             gates_changed: means.dependencies.changes(),
+            ticked_at: Duration::ZERO,
+            receives_at: Duration::ZERO,
             settled_at: Duration::ZERO,
             unsettled: None,
             forgets_at: Duration::ZERO,
@@ -247,7 +254,7 @@ impl Member {
             if let Err(error) = self.advance(true).await {
                 self.means.vital.problem("broker", Some(error.to_string()));
                 tracing::warn!(consumer = %self.means.spec.name, %error, "receiving failed");
-                self.means.clock.sleep(TICK).await;
+                self.receives_at = self.means.clock.elapsed() + TICK;
             }
         }
         self.drain().await;
@@ -257,7 +264,11 @@ impl Member {
     /// Waits for what happens next, and takes it in.
     async fn advance(&mut self, receiving: bool) -> Result<()> {
         self.now = self.means.clock.elapsed();
+        if self.now >= self.ticked_at + TICK {
+            self.tick();
+        }
         let wait = self.next_wake(self.now).saturating_sub(self.now);
+        let receives = receiving && self.now >= self.receives_at;
         let stop = self.means.stop.clone();
         tokio::select! {
             biased;
@@ -269,7 +280,7 @@ impl Member {
             () = stop.cancelled(), if receiving => {}
             Ok(()) = self.control.changed() => self.controlled(),
             Ok(()) = self.gates_changed.changed(), if !self.gates.is_empty() => self.report_gates(),
-            inbound = self.receiver.next(), if receiving => {
+            inbound = self.receiver.next(), if receives => {
                 let inbound = inbound?;
                 self.means.vital.problem("broker", None);
                 self.inbound(inbound);
@@ -283,7 +294,8 @@ impl Member {
         let mut wake = now + TICK;
         let lanes = self.lanes.next_due().into_iter();
         let due = lanes.chain(self.parked_due(now)).chain(self.settle_due());
-        for due in due.chain(self.gates.next) {
+        let again = (self.receives_at > now).then_some(self.receives_at);
+        for due in due.chain(self.gates.next).chain(again) {
             wake = wake.min(due);
         }
         wake
@@ -345,6 +357,7 @@ impl Member {
     /// Looks at time limits and at breakers.
     fn tick(&mut self) {
         let now = self.means.clock.elapsed();
+        self.ticked_at = now;
         if !self.gates.is_empty() {
             self.report_gates();
         }

@@ -10,7 +10,7 @@ use crate::names;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sillage_core::{
-    Commit, Condition, Decision, Delivered, Error, Failure, Message, Position, Result, Sort,
+    Class, Commit, Condition, Decision, Delivered, Error, Failure, Message, Position, Result, Sort,
     Stored, Text, Timestamp, Version, Write, from_json, to_json,
 };
 use std::sync::Arc;
@@ -178,6 +178,16 @@ impl Key {
         next.state.bytes += parked.bytes();
         commit.writes.push(next.put()?);
         Ok((next, commit))
+    }
+
+    /// Whether it is there since its first delivery failed, and nothing came behind that.
+    pub(crate) fn is_new(&self) -> bool {
+        self.state.tail == 1
+    }
+
+    /// Whether its head failed for good, and not only too often.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.state.class == Class::Permanent.to_string()
     }
 
     /// Whether one more delivery would be over its bounds.

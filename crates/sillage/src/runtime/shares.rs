@@ -150,6 +150,11 @@ impl Shares {
         self.index(partition).is_some_and(|index| self.state().owned.contains_key(&index))
     }
 
+    /// Whether it was offered to other members and is this member's still.
+    pub(crate) fn is_leaving(&self, partition: &Partition) -> bool {
+        self.index(partition).is_some_and(|index| self.state().leaving.contains(&index))
+    }
+
     /// The lease that every commit for the partition is conditional on. Where it is not this member's any
     /// more it has an epoch that no lease has: nothing is committed.
     pub(crate) fn fence(&self, partition: &Partition) -> Option<(Text, Epoch)> {

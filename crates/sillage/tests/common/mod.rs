@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use sillage::{
-    Clock as _, Database, Filter,
+    Clock as _, Database, Filter, Message, MessageId,
     admin::{Admin, ConsumerStatus, DeadLetter},
     prelude::*,
 };
@@ -31,6 +31,25 @@ pub struct Invoiced {
 
 pub fn created(id: &str) -> Created {
     Created { order_id: id.into(), note: String::new() }
+}
+
+/// An order as somebody else publishes it.
+pub fn foreign_order(id: &str) -> Arc<Message> {
+    Arc::new(Message {
+        id: MessageId::new(id),
+        source: "elsewhere".into(),
+        name: "order.created".into(),
+        version: 1,
+        topic: Some("order".into()),
+        key: Some(Key::of(id)),
+        time: Timestamp::default(),
+        correlation_id: id.into(),
+        causation_id: None,
+        operation_id: None,
+        traceparent: None,
+        headers: vec![],
+        payload: serde_json::to_vec(&created(id)).unwrap().into(),
+    })
 }
 
 pub struct Harness {

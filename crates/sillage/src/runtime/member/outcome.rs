@@ -1,12 +1,13 @@
 //! What became of a delivery: its handler's return value, and then its commit, decide.
 
-use super::{Head, Member, Pending, Popping, Run};
+use super::{Head, Member, Pending, Popping, Run, step::BRIEFLY};
 use crate::{
     handler::{Also, Handled},
     names,
     runtime::{
         assemble::{Cause, Origin},
         committer::Answer,
+        kill_switch::Verdict,
         lane::LaneId,
         parking::{Failed, Key, Parked},
         retry::{Next, back_off},
@@ -69,7 +70,7 @@ impl Member {
         };
         let effects = match result {
             Ok(effects) => effects,
-            Err(failure) => return self.failed(lane, parked, &failure),
+            Err(failure) => return self.failed_on(lane, parked, &failure, also.conditions),
         };
         self.kill_switch.handled();
         if is_nothing && parked.is_none() {
@@ -199,6 +200,21 @@ impl Member {
     }
 
     pub(super) fn failed(&mut self, lane: LaneId, parked: Option<Head>, failure: &Failure) {
+        self.failed_on(lane, parked, failure, vec![]);
+    }
+
+    /// The same of a handler that had read something. That nothing can help holds while it is so;
+    /// else the delivery runs again.
+    fn failed_on(
+        &mut self,
+        lane: LaneId,
+        parked: Option<Head>,
+        failure: &Failure,
+        mut read: Vec<Condition>,
+    ) {
+        if failure.class != Class::Permanent {
+            read.clear();
+        }
         let now = self.means.clock.elapsed();
         self.unguard(lane);
         if let Class::Unavailable(dependency) = &failure.class {
@@ -218,7 +234,7 @@ impl Member {
             };
         }
         if let Some(head) = parked {
-            return self.failed_again(lane, &head, failure);
+            return self.failed_again(lane, &head, failure, read);
         }
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
         let attempt = work.attempt;
@@ -228,13 +244,10 @@ impl Member {
             tracing::debug!(consumer = %self.means.spec.name, attempt, %failure, "tried in vain");
             return self.lanes.wait(lane, now + delay);
         }
-        if self.pause_instead(lane, failure) {
-            return;
-        }
         if self.means.committer.is_none() {
             return self.publish_dead(lane, failure);
         }
-        self.park(lane, next, failure);
+        self.park(lane, next, failure, read);
     }
 
     /// A handler that returned, even in vain, did not take the process down: what dies while the
@@ -250,35 +263,53 @@ impl Member {
         }
     }
 
-    /// The kill switch: after a bad deployment nothing more is parked, the consumer pauses.
-    fn pause_instead(&mut self, lane: LaneId, failure: &Failure) -> bool {
-        let Some(work) = self.lanes.front(lane) else { return false };
-        let message = work.delivery.message.clone();
-        if failure.class != Class::Permanent || !self.means.spec.is_users {
+    /// Whether a delivery that has failed may be set aside. If it failed for good with too many others,
+    /// as after a bad deployment, the consumer pauses instead: the kill switch.
+    pub(super) fn may_set_aside(&mut self, lane: LaneId, key: &str, failure: &Failure) -> bool {
+        if !self.is_judged(failure) {
+            return true;
+        }
+        if self.paused {
+            self.lanes.rest(lane);
             return false;
         }
-        let key = message.key.as_ref().map_or(message.id.as_str().as_bytes(), |key| key.as_bytes());
         let now = self.means.clock.elapsed();
-        if !self.kill_switch.failed(key, now) {
-            return false;
+        match self.kill_switch.judge(key, now) {
+            Verdict::SetAside => return true,
+            Verdict::Wait => self.lanes.wait(lane, now + BRIEFLY),
+            Verdict::Pause => {
+                self.pause_for(failure);
+                self.lanes.rest(lane);
+            }
         }
+        false
+    }
+
+    /// Whether the kill switch counts that failure.
+    pub(super) fn is_judged(&self, failure: &Failure) -> bool {
+        self.means.spec.is_users && failure.class == Class::Permanent
+    }
+
+    fn pause_for(&mut self, failure: &Failure) {
+        let name = &self.means.spec.name;
+        let then = match &self.means.committer {
+            Some(_) => format!("`sillage consumers resume {name}`"),
+            None => "start the app again".to_owned(),
+        };
         let why = format!(
-            "too many keys fail for good, the last with `{failure}`: nothing more is parked; mend \
-             the handler, then `sillage consumers resume {}`",
-            self.means.spec.name
+            "too many keys fail for good, the last with `{failure}`: nothing more is set aside; \
+             mend the handler, then {then}"
         );
-        tracing::error!(consumer = %self.means.spec.name, why);
+        tracing::error!(consumer = %name, why);
         self.kill_switch.reset();
-        if let Ok(commit) = settings(&self.means.spec.name, Some(&why)) {
+        if let Ok(commit) = settings(name, Some(&why)) {
             self.commit(commit, Pending::Noticed);
         }
         self.paused = true;
         self.means.control.send_modify(|control| control.paused = Some(why));
-        self.lanes.rest(lane);
-        true
     }
 
-    fn park(&mut self, lane: LaneId, next: Next, failure: &Failure) {
+    fn park(&mut self, lane: LaneId, next: Next, failure: &Failure, read: Vec<Condition>) {
         let now = self.means.clock.now();
         let is_log = self.means.is_log;
         let Some(work) = self.lanes.front(lane) else { return self.lanes.rest(lane) };
@@ -290,15 +321,15 @@ impl Member {
         let parked = copy_of(&work.delivery, is_log);
         let attempts = work.attempt;
         let failed = Failed { name: &message.name, failure, attempts, now, next_try };
-        tracing::warn!(
-            consumer = %self.means.spec.name, name = %message.name, key = ?message.key,
-            attempts, dead = next_try.is_none(), %failure, "parked",
-        );
         let partition = &self.partitions[place].name;
         let consumer = &self.means.spec.name;
         let made = parked.and_then(|p| Key::park(consumer, partition, &message, &p, &failed));
         match made {
             Ok((key, mut commit)) => {
+                if !self.may_set_aside(lane, &key.id, failure) {
+                    return;
+                }
+                commit.conditions.extend(read);
                 commit.conditions.extend(self.fence(place));
                 self.commit(commit, Pending::Parked(lane, key));
             }

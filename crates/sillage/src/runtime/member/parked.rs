@@ -13,7 +13,8 @@ use crate::{
     },
 };
 use sillage_core::{
-    CommitError, Condition, Database, Error, ErrorKind, Failure, Filter, Position, Result, Stored,
+    CommitError, Condition, Database, Error, ErrorKind, Failure, Filter, Message, Position, Result,
+    Stored, Text,
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -113,14 +114,18 @@ impl Member {
             return true;
         };
         let message = work.delivery.message.clone();
-        let topic = message.topic.clone().unwrap_or_default();
-        let consumer = &self.means.spec.name;
-        let own = names::parked_key(consumer, &topic, message.key.as_ref(), message.id.as_str());
-        if own != key.id {
+        if self.key_id(&message) != key.id {
             return false;
         }
         self.append(lane, &key);
         true
+    }
+
+    /// The id its key has if it is parked.
+    pub(super) fn key_id(&self, message: &Message) -> Text {
+        let topic = message.topic.as_deref().unwrap_or_default();
+        let (key, id) = (message.key.as_ref(), message.id.as_str());
+        names::parked_key(&self.means.spec.name, topic, key, id)
     }
 
     fn append(&mut self, lane: LaneId, key: &Key) {
@@ -170,7 +175,13 @@ impl Member {
         self.lanes.wait(lane, self.means.clock.elapsed() + Duration::from_secs(1));
     }
 
-    pub(super) fn failed_again(&mut self, lane: LaneId, head: &Head, failure: &Failure) {
+    pub(super) fn failed_again(
+        &mut self,
+        lane: LaneId,
+        head: &Head,
+        failure: &Failure,
+        read: Vec<Condition>,
+    ) {
         let Some(key) = self.key_of(lane, head) else {
             return self.lanes.rest(lane);
         };
@@ -185,6 +196,7 @@ impl Member {
         let failed = Failed { name: &head.message.name, failure, attempts, now, next_try };
         match key.failed(&head.parked, &failed) {
             Ok((next, mut commit)) => {
+                commit.conditions.extend(read);
                 commit.conditions.extend(self.key_fence(&key));
                 self.commit(commit, Pending::Noted(lane, next));
             }
@@ -193,8 +205,20 @@ impl Member {
     }
 
     pub(super) fn parked(&mut self, lane: LaneId, key: Key, answer: Answer) {
+        if self.means.spec.is_users && key.is_new() && key.is_hopeless() {
+            let dead = answer.is_ok().then_some(&*key.id);
+            self.kill_switch.answered(dead, self.means.clock.elapsed());
+        }
         match answer {
             Ok(_) => {
+                let state = &key.state;
+                if key.is_new() {
+                    tracing::warn!(
+                        consumer = %state.consumer, name = %state.name, key = %key.id,
+                        attempts = state.attempts, dead = state.dead, failure = state.failure,
+                        "parked",
+                    );
+                }
                 self.hold(key);
                 self.finish(lane, Fate::Parked);
             }
@@ -231,7 +255,7 @@ impl Member {
                 }
             }
             Err(CommitError::Rejected(error)) => {
-                self.failed_again(lane, &head, &Failure::permanent(error));
+                self.failed_again(lane, &head, &Failure::permanent(error), vec![]);
             }
             Err(CommitError::Sql(failure)) => self.failed(lane, Some(head), &failure),
             other => self.try_key_again(lane, &other),

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 /// So often a process may die on a message before it is a dead letter.
 const DEATHS: u32 = 3;
 /// Until a gate is asked again that nobody tells of.
-const BRIEFLY: Duration = Duration::from_millis(100);
+pub(super) const BRIEFLY: Duration = Duration::from_millis(100);
 
 impl Member {
     /// Starts what can be started.
@@ -196,16 +196,26 @@ impl Member {
     /// Without a database: dead letters go to the topic `<consumer>.dead-letters`.
     pub(super) fn publish_dead(&mut self, lane: LaneId, failure: &Failure) {
         let Some(work) = self.lanes.front(lane) else { return };
-        let mut dead = (*work.delivery.message).clone();
+        let attempts = work.attempt.to_string();
+        let offset = work.delivery.offset.0.to_string();
+        let message = work.delivery.message.clone();
+        let key = self.key_id(&message);
+        if !self.may_set_aside(lane, &key, failure) {
+            return;
+        }
+        if self.is_judged(failure) {
+            self.kill_switch.answered(Some(&key), self.now);
+        }
+        let mut dead = (*message).clone();
         let header = |name: &str, value: String| Header { name: name.into(), value: value.into() };
         dead.headers.retain(|header| !header.name.starts_with("dlq-"));
         dead.headers.extend([
             header("dlq-origin-topic", dead.topic.as_deref().unwrap_or_default().to_owned()),
-            header("dlq-origin-offset", work.delivery.offset.0.to_string()),
+            header("dlq-origin-offset", offset),
             header("dlq-consumer", self.means.spec.name.to_string()),
             header("dlq-error-class", failure.class.to_string()),
             header("dlq-error-message", failure.to_string()),
-            header("dlq-attempts", work.attempt.to_string()),
+            header("dlq-attempts", attempts),
             header("dlq-failed-at", self.means.clock.now().to_string()),
         ]);
         dead.topic = Some(dead_letters(&self.means.spec.name));
