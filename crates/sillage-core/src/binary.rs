@@ -144,6 +144,8 @@ pub struct HeaderReader {
 
 /// Texts kept at most.
 const KNOWN: usize = 1024;
+/// The longest label that [`Limits`](crate::Limits) allow, in bytes.
+const LONGEST: usize = 512;
 
 /// What headers said, as far as they were read.
 #[derive(Default)]
@@ -316,6 +318,14 @@ impl<'a> Said<'a> {
 fn structured_in(said: &Said<'_>, found: &Found<'_>) -> Option<Message> {
     let key = found.key.clone().map(Key::from_bytes);
     let mut message = structured(found.payload.as_ref()?, Some(found.time), key).ok()?;
+    let labels = [&message.source, &message.name, &message.correlation_id, &message.id.text()]
+        .into_iter()
+        .chain(&message.operation_id)
+        .chain(&message.traceparent)
+        .all(|text| is_label(text));
+    if !labels || message.causation_id.as_ref().is_some_and(|id| !is_label(id.as_str())) {
+        return None;
+    }
     message.topic = Some(found.topic.clone());
     if message.traceparent.is_none() {
         message.traceparent = said.traceparent.map(Text::from);
@@ -325,8 +335,13 @@ fn structured_in(said: &Said<'_>, found: &Found<'_>) -> Option<Message> {
     Some(message)
 }
 
+/// A text that may be a label; what no database could keep is as good as missing.
 fn legible(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value).ok().filter(|text| !text.is_empty())
+    std::str::from_utf8(value).ok().filter(|text| is_label(text))
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=LONGEST).contains(&text.len()) && !text.as_bytes().contains(&0)
 }
 
 fn text(value: &[u8]) -> Option<Text> {

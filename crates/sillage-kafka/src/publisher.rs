@@ -126,6 +126,9 @@ impl ProducerContext for Context {
                     self.limits.doubt(&self.pending.topic(ticket));
                 }
                 let topic = self.pending.topic(ticket);
+                if code == Code::TopicAuthorizationFailed {
+                    self.limits.deny(&topic);
+                }
                 self.pending.failed(ticket, unpublished(code, &topic));
             }
         }
@@ -149,6 +152,7 @@ fn unpublished(code: Code, topic: &str) -> PublishError {
         Code::InvalidRecord | Code::InvalidTimestamp => PublishError::Refused(error(format!(
             "topic `{topic}` does not take this message: see its settings"
         ))),
+        Code::TopicAuthorizationFailed => PublishError::Refused(limits::denied(topic)),
         // Of a batch that is too large, this one need not be guilty: what is too large by itself
         // is refused before it is handed over, once the topic's limit is known.
         _ => PublishError::Unknown(error(format!(

@@ -110,9 +110,11 @@ pub(crate) async fn subscribe(
     }
     let consumer = Arc::new(consumer);
     let (leave, left) = watch::channel(false);
-    let jobs = Jobs::new(&consumer, &subscription, line.clone(), Handle::current());
+    let told = (line.clone(), outbox.clone());
+    let jobs = Jobs::new(&consumer, &subscription, told, Handle::current());
     let waker = line.waker.clone();
-    let poller = Poller::new(consumer, subscription, outbox.clone(), jobs);
+    let who = (subscription, config.servers.clone());
+    let poller = Poller::new(consumer, who, outbox.clone(), jobs);
     thread::Builder::new()
         .name("kafka-receiver".into())
         .spawn(move || {

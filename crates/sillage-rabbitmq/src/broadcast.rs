@@ -3,7 +3,7 @@
 use crate::{
     connection::{Link, Tap},
     error::{describe, interrupted},
-    mailbox::{Addressed, Mailbox},
+    mailbox::{Addressed, Incoming, Mailbox},
     member::{Ended, Order, Task},
     reading::{Troubles, until_stopped},
     topology::{look, stream_name},
@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Deliveries that the server sends ahead.
@@ -59,9 +59,11 @@ impl Follower {
         consumer: Text,
         topics: Vec<(Text, u32)>,
         start: Start,
-    ) -> Result<Arc<Follower>> {
-        let follower =
-            Arc::new(Follower { link, mailbox: Mailbox::new(consumer, Heard::default()) });
+    ) -> Result<Incoming<Follower>> {
+        let mailbox = Mailbox::new(consumer, Heard::default());
+        let follower = Arc::new(Follower { link, mailbox });
+        // Where it comes to nothing, what was begun ends with this.
+        let incoming = Incoming(follower.clone());
         for (topic, count) in topics {
             let name = stream_name(&topic);
             let place = first_place(&follower.link, &name, count, start).await?;
@@ -81,7 +83,7 @@ impl Follower {
             tokio::spawn(reading);
             follower.mailbox.with(|mail| mail.state.tasks.insert(topic, task));
         }
-        Ok(follower)
+        Ok(incoming)
     }
 
     fn stop_all(&self) -> Vec<Ended> {
@@ -144,7 +146,7 @@ async fn first_place(link: &Link, name: &str, count: u32, start: Start) -> Resul
 }
 
 /// The offset behind the last message of a stream, or one before it. The server does not tell it
-/// over AMQP; so the last chunk is read, until nothing comes.
+/// over AMQP; so the last chunk is read, until nothing comes, or for a while where something always does.
 async fn end(link: &Link, name: &str) -> Result<u64> {
     let wrong = |error| describe(format!("stream `{name}` cannot be read"), error);
     let queue = look(&link.channel().await?, name).await.map_err(wrong)?;
@@ -153,7 +155,10 @@ async fn end(link: &Link, name: &str) -> Result<u64> {
     let last = from(&Place::Named(AMQPValue::LongString("last".into())));
     let mut tap = Tap::open(link.channel().await?, name, PREFETCH, last).await.map_err(wrong)?;
     let (mut end, mut patience) = (0, if count == 0 { QUIET } else { ANSWER });
-    while let Ok(Some(received)) = timeout(patience, tap.next()).await {
+    let over = Instant::now() + ANSWER;
+    while Instant::now() < over
+        && let Ok(Some(received)) = timeout(patience, tap.next()).await
+    {
         let received = received.map_err(wrong)?;
         end = wire::stream_offset(&received.properties).map_or(end, |offset| offset + 1);
         let acknowledged =

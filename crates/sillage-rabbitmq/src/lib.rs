@@ -154,8 +154,9 @@ impl RabbitMq {
         if broadcast {
             let topics = self.topology.with_partitions(&topics).await?;
             let link = Link::new(self.config.clone(), format!("broadcast {consumer}"));
-            let follower = Follower::join(link, consumer, topics, start).await?;
-            return Ok((Box::new(Incoming(follower.clone())), Arc::new(Following(follower))));
+            let incoming = Follower::join(link, consumer, topics, start).await?;
+            let settler = Arc::new(Following(incoming.0.clone()));
+            return Ok((Box::new(incoming), settler));
         }
         let partitions = self.topology.join(&consumer, &topics).await?;
         let link = Link::new(self.config.clone(), format!("consumer {consumer}"));

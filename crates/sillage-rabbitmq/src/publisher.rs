@@ -283,7 +283,7 @@ impl Lane {
                 parcel.message.id
             ))),
             // The channel is closed because of one topic: of the others nothing is known.
-            Err(error) if words(&error).contains(&format!("'{topic}'")) => {
+            Err(error) if words(&error).contains(&format!("exchange '{topic}'")) => {
                 self.topology.forget(topic);
                 Err(PublishError::Refused(match code(&error) {
                     Some(NOT_FOUND) => missing(topic).because(error),

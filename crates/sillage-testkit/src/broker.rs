@@ -1,10 +1,12 @@
 //! A broker in memory, apart from any database, whose assignments and faults a test decides.
 
+mod member;
+
+use member::{Handle, Reader};
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Delivery, Epoch, Error, ErrorKind, Inbound, Limits, Message,
-    Offset, Partition, PartitionStatus, Progress, PublishError, Receipt, Receiver, Result, Settled,
-    Settler, Start, Subscribed, Subscription, Text, TopicSpec, TopicStatus, TopologyDiff,
-    partition_of,
+    BoxFuture, Broker, Capabilities, Delivery, Error, ErrorKind, Inbound, Limits, Message, Offset,
+    Partition, PartitionStatus, Progress, PublishError, Receipt, Result, Start, Subscribed,
+    Subscription, Text, TopicSpec, TopicStatus, TopologyDiff, partition_of,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -21,6 +23,7 @@ pub struct MemoryBroker(Arc<Shared>);
 
 struct Shared {
     assigns: bool,
+    offsets: bool,
     partitions: u32,
     state: Mutex<State>,
     changed: Notify,
@@ -54,8 +57,40 @@ const BATCH: usize = 100;
 impl MemoryBroker {
     /// A broker with so many partitions a topic, which it assigns itself or not.
     pub fn new(partitions: u32, assigns: bool) -> Self {
+        MemoryBroker::with(partitions, assigns, true)
+    }
+
+    /// One that assigns, and whose offsets mean nothing from one process to the next.
+    pub fn without_offsets(partitions: u32) -> Self {
+        MemoryBroker::with(partitions, true, false)
+    }
+
+    fn with(partitions: u32, assigns: bool, offsets: bool) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
-        MemoryBroker(Arc::new(Shared { assigns, partitions, state, changed }))
+        MemoryBroker(Arc::new(Shared { assigns, offsets, partitions, state, changed }))
+    }
+
+    /// Takes a message as it is, as a producer leaves it there that knows no limits.
+    pub fn put(&self, message: Message) {
+        let topic = message.topic.clone().unwrap_or_default();
+        let mut state = self.0.state();
+        if let Some(first) = state.topics.get_mut(&topic).and_then(|topic| topic.first_mut()) {
+            first.push(Arc::new(message));
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// How many messages the consumer's members have been handed since their partitions were settled last.
+    pub fn unsettled(&self, consumer: &str) -> u64 {
+        let state = self.0.state();
+        let members = state.members.values();
+        let members = members.filter(|member| &*member.subscription.consumer == consumer);
+        let settled = |partition: &Partition| {
+            state.settled.get(&(consumer.into(), partition.clone())).copied().unwrap_or(0)
+        };
+        let places = members.flat_map(|member| &member.places);
+        places.map(|(partition, place)| place - settled(partition)).sum()
     }
 
     /// Takes nothing more, or takes again.
@@ -230,7 +265,7 @@ impl Broker for MemoryBroker {
             is_log: false,
             shared: true,
             assigns: self.0.assigns,
-            offsets: true,
+            offsets: self.0.offsets,
             max_message_bytes: Limits::default().message,
         }
     }
@@ -353,123 +388,5 @@ impl MemoryBroker {
         partition.push(message);
         let offset = Some(Offset(partition.len() as u64 - 1));
         Ok(Receipt { partition: Some(Partition { topic, number }), offset })
-    }
-}
-
-struct Handle {
-    shared: Arc<Shared>,
-    id: u64,
-    consumer: Text,
-}
-
-impl Handle {
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.shared.state());
-        self.shared.changed.notify_waiters();
-    }
-
-    fn leave(&self) {
-        self.change(|state| {
-            state.members.remove(&self.id);
-            if self.shared.assigns {
-                state.rebalance(&self.consumer);
-            }
-        });
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-struct Reader(Arc<Handle>);
-
-impl Receiver for Reader {
-    fn next(&mut self) -> BoxFuture<'_, Result<Inbound>> {
-        Box::pin(async move {
-            loop {
-                let changed = self.0.shared.changed.notified();
-                let next = self.0.shared.state().next(self.0.id);
-                match next {
-                    Some(inbound) => return Ok(inbound),
-                    None => changed.await,
-                }
-            }
-        })
-    }
-}
-
-impl Settler for Handle {
-    fn settle<'a>(&'a self, settled: &'a [Settled]) -> BoxFuture<'a, Result<()>> {
-        self.change(|state| {
-            for settled in settled {
-                let partition = &settled.partition;
-                let is_own = |member: &Member| {
-                    member.places.contains_key(partition) && !member.subscription.broadcast
-                };
-                if let (Some(watermark), true) =
-                    (settled.watermark, state.members.get(&self.id).is_some_and(is_own))
-                {
-                    let key = (self.consumer.clone(), partition.clone());
-                    state.settled.insert(key, watermark.0 + 1);
-                }
-            }
-        });
-        Box::pin(async { Ok(()) })
-    }
-
-    fn open<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
-        self.change(|state| {
-            for partition in partitions.iter().filter(|_| !self.shared.assigns) {
-                state.assign(self.id, partition.clone());
-            }
-        });
-        Box::pin(async { Ok(()) })
-    }
-
-    fn release<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<()>> {
-        self.change(|state| {
-            for partition in partitions {
-                let Some(member) = state.members.get_mut(&self.id) else { continue };
-                let had = member.places.remove(partition).is_some();
-                let wanted = member.leaving.remove(partition);
-                if had && !wanted && self.shared.assigns {
-                    state.assign(self.id, partition.clone());
-                }
-            }
-            if self.shared.assigns {
-                state.rebalance(&self.consumer);
-            }
-        });
-        Box::pin(async { Ok(()) })
-    }
-
-    fn pause(&self, partitions: &[Partition]) -> Result<()> {
-        self.change(|state| {
-            if let Some(member) = state.members.get_mut(&self.id) {
-                member.paused.extend(partitions.iter().cloned());
-            }
-        });
-        Ok(())
-    }
-
-    fn resume(&self, partitions: &[Partition]) -> Result<()> {
-        self.change(|state| {
-            if let Some(member) = state.members.get_mut(&self.id) {
-                member.paused.retain(|paused| !partitions.contains(paused));
-            }
-        });
-        Ok(())
-    }
-
-    fn fence(&self, _partition: &Partition) -> Option<(Text, Epoch)> {
-        None
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<()>> {
-        self.leave();
-        Box::pin(async { Ok(()) })
     }
 }

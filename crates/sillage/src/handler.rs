@@ -123,7 +123,7 @@ impl Context {
 
     /// What became of a handler that returned so. Its own transaction is lost where it failed.
     #[inline]
-    fn end(&mut self, result: Result<Effects, Failure>) -> Handled {
+    pub(crate) fn end(&mut self, result: Result<Effects, Failure>) -> Handled {
         if self.beside.get().is_none() && self.transaction.get().is_none() {
             return Handled::plain(result);
         }

@@ -1,6 +1,7 @@
 //! How things are named in the database: one place, so that runtime and operator verbs agree.
 
 use sillage_core::{Key, Offset, Partition, Text};
+use uuid::Uuid;
 
 /// Documents of parked keys.
 pub(crate) const PARKED_KEYS: &str = "parked_keys";
@@ -70,10 +71,21 @@ pub(crate) fn offset(offset: Offset) -> Text {
     format!("{:020}", offset.0).into()
 }
 
+/// The longest label of a key that is a part of an id: of longer ones, which only others publish, a
+/// hash is.
+const LONGEST_KEY: usize = 1_000;
+
 /// The parked key of a consumer.
 pub(crate) fn parked_key(consumer: &str, topic: &str, key: Option<&Key>, id: &str) -> Text {
     match key {
-        Some(key) => format!("{consumer}/{topic}/{}", key.label()).into(),
+        Some(key) => {
+            let label = key.label();
+            if label.len() <= LONGEST_KEY {
+                return format!("{consumer}/{topic}/{label}").into();
+            }
+            let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes());
+            format!("{consumer}/{topic}/%#{hash}").into()
+        }
         // A message without a key is a key of its own.
         None => format!("{consumer}/{topic}/%/{id}").into(),
     }

@@ -1,5 +1,5 @@
-//! What fails for good is a dead letter only if it is still so when it is set aside; else it counts for
-//! nothing, nor for the kill switch.
+//! What fails for good is a dead letter only if it is still so when it is set aside, and else counts for
+//! nothing, nor for the kill switch; and it can be set aside, whatever it is.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of test functions panic too
 
@@ -7,9 +7,23 @@ mod common;
 
 use common::{Created, Harness, Probe, created, foreign_order};
 use serde::{Deserialize, Serialize};
-use sillage::{Broker, prelude::*};
+use sillage::{Broker, Message, MessageId, TopicSpec, prelude::*};
 use sillage_testkit::MemoryBroker;
 use std::sync::Arc;
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "payment.made")]
+struct Paid {
+    #[event(key)]
+    order_id: String,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[event(name = "guest.left")]
+struct Left {
+    #[event(key)]
+    order_id: String,
+}
 
 #[derive(Document, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[document(collection = "bills")]
@@ -36,7 +50,7 @@ async fn once(order: Created, Load(known): Load<Bill>) -> Result<Effects, Failur
 async fn what_was_handled_does_not_fail_when_it_comes_again() {
     let (harness, broker) = (Harness::new(), MemoryBroker::new(3, true));
     let port: Arc<dyn Broker> = Arc::new(broker.clone());
-    port.ensure(&[sillage::TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
+    port.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
     let app = App::new(harness.database()).broker(port.clone()).clock(harness.clock.clone());
     let service = Service::new("shop").consumer(Consumer::new("billing").on(once));
     let app = app.service(service).start().await.unwrap();
@@ -78,4 +92,99 @@ async fn who_gave_up_on_what_is_so_no_more_is_asked_again() {
     assert_eq!(log.notes(), ["none", "go on", "open"]);
     assert!(harness.admin().dead_letters(None, true).await.unwrap().is_empty());
     app.drain().await;
+}
+
+/// A process manager that has not heard of a payment yet gives up on what comes behind it.
+#[tokio::test(start_paused = true)]
+async fn a_process_manager_that_gave_up_on_what_is_so_no_more_is_asked_again() {
+    let visits = Process::<bool>::new("visits", 1)
+        .start_on::<Created>(|_| (false, Effects::none()))
+        .on::<Paid>(|paid, _| {
+            *paid = true;
+            Effects::none()
+        })
+        .on::<Left>(|paid, _| {
+            assert!(*paid, "nothing is paid");
+            end()
+        });
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(visits)).await;
+    let shop = app.service("shop");
+    shop.commit(publish(created("o"))).await.unwrap();
+    harness.settle().await;
+    // Of two topics: both are handled at once, and both read what is there before.
+    let order_id = || "o".to_owned();
+    let both = publish(Paid { order_id: order_id() }).and(publish(Left { order_id: order_id() }));
+    shop.commit(both).await.unwrap();
+    harness.passed("shop/visits", 3).await;
+    assert!(harness.admin().dead_letters(None, true).await.unwrap().is_empty());
+    app.drain().await;
+}
+
+/// Others may have keys that are too long for an id.
+#[tokio::test(start_paused = true)]
+async fn a_long_key_of_somebody_else_can_be_set_aside() {
+    let (harness, broker) = (Harness::new(), MemoryBroker::new(1, true));
+    let app = outside(&harness, &broker, no).await;
+    let keys = ["k".repeat(3_000), "\0".repeat(500), "other".to_owned()];
+    for key in &keys {
+        let id = MessageId::new(format!("of {}", key.len()));
+        broker.put(Message { id, key: Some(Key::of(key)), ..(*foreign_order("o")).clone() });
+    }
+    let dead = harness.dead_letters_until(3).await;
+    for letter in dead {
+        let of_it = |key: &String| letter.key.key.as_deref() == Some(&*Key::of(key).label());
+        assert!(keys.iter().any(of_it), "{}", letter.id);
+        harness.admin().skip(&letter.id, "a test").await.unwrap();
+    }
+    harness.passed("shop/billing", 3).await;
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_could_not_fire_is_not_set() {
+    let note = "x".repeat(1_000_000);
+    let handler = move |order: Created| {
+        let late = Created { note: note.clone(), ..order };
+        async move { schedule(after(mins(1)), "late", late) }
+    };
+    let harness = Harness::new();
+    let app = harness.start(Consumer::new("billing").on(handler)).await;
+    app.service("shop").commit(publish(created("o"))).await.unwrap();
+    let dead = harness.dead_letters_until(1).await;
+    assert!(dead[0].key.failure.contains("over the limit"), "{}", dead[0].key.failure);
+    assert!(harness.admin().timers(1).await.unwrap().is_empty());
+    app.drain().await;
+}
+
+/// Nobody would have it: it is told, and what is behind it goes on.
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_the_broker_refuses_holds_up_nothing() {
+    let (harness, broker) = (Harness::new(), MemoryBroker::new(1, true));
+    let port: Arc<dyn Broker> = Arc::new(broker.clone());
+    port.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
+    let orders = (0..10).map(|n| foreign_order(&format!("o-{n}"))).collect();
+    assert!(port.publish(orders).await.iter().all(Result::is_ok));
+    broker.set_refused("o-3", true);
+    let service = Service::new("shop").consumer(Consumer::new("billing").on(no));
+    let app = App::stateless(port).clock(harness.clock.clone()).service(service);
+    let app = app.start().await.unwrap();
+    let dead = || broker.published("shop.billing.dead-letters").concat().len();
+    harness.until(|| async { dead() == 9 && broker.unsettled("shop/billing") == 0 }).await;
+    app.drain().await;
+}
+
+async fn no(_: Created) -> Result<(), Failure> {
+    Err(Failure::permanent("no"))
+}
+
+async fn outside<F>(harness: &Harness, broker: &MemoryBroker, handler: fn(Created) -> F) -> Running
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let port: Arc<dyn Broker> = Arc::new(broker.clone());
+    port.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
+    let service = Service::new("shop").consumer(Consumer::new("billing").on(handler));
+    let app = App::new(harness.database()).broker(port).clock(harness.clock.clone());
+    app.service(service).start().await.unwrap()
 }

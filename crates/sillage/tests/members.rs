@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Created, Harness, Invoiced, Probe, created};
-use sillage::{Broker, Clock as _, prelude::*};
+use sillage::{Broker, Clock as _, Commit, Range, Write, prelude::*};
 use sillage_testkit::{MemoryBroker, TokioClock};
 use std::sync::{
     Arc,
@@ -55,6 +55,8 @@ fn a_message_that_kills_the_process_becomes_a_dead_letter() {
     dies_of_one(None);
     // There it is the first of its partition.
     dies_of_one(Some(&MemoryBroker::new(4, true)));
+    // And there offsets count from one again in each process, and what is stored is of the one before.
+    dies_of_one(Some(&MemoryBroker::without_offsets(4)));
 }
 
 fn dies_of_one(broker: Option<&MemoryBroker>) {
@@ -82,6 +84,9 @@ fn dies_of_one(broker: Option<&MemoryBroker>) {
     for death in 1..=4 {
         let runtime = paused_runtime();
         runtime.block_on(async {
+            if broker.is_some_and(|broker| !broker.capabilities().offsets) {
+                raise_watermarks(&harness).await;
+            }
             let app = start(&harness).await;
             if death == 1 {
                 app.service("shop").commit(publish(created("killer"))).await.unwrap();
@@ -98,6 +103,20 @@ fn dies_of_one(broker: Option<&MemoryBroker>) {
         log.reached("fine").await;
         app.drain().await;
     });
+}
+
+/// As if more had been handled before.
+async fn raise_watermarks(harness: &Harness) {
+    let all = Range::Ids { prefix: "shop/billing/", after: "" };
+    for stored in harness.database().list("watermarks", all, 100).await.unwrap() {
+        let mut mark: serde_json::Value = serde_json::from_slice(&stored.body).unwrap();
+        mark["offset"] = 500.into();
+        let (collection, id) = ("watermarks".into(), stored.id);
+        let body = mark.to_string().into();
+        let put = Write::Put { collection, id, sort: None, body };
+        let commit = Commit { conditions: vec![], writes: vec![put] };
+        harness.database().commit(vec![commit]).await.pop().unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,12 @@ async fn place(app: &Running, numbers: std::ops::Range<u32>) {
     }
 }
 
+/// Somebody else publishes so many orders, each of a key of its own.
+async fn deliver(broker: &MemoryBroker, prefix: &str, count: u32) {
+    let orders = (0..count).map(|n| foreign_order(&format!("{prefix}{n}"))).collect();
+    assert!(broker.publish(orders).await.iter().all(Result::is_ok));
+}
+
 async fn handled(harness: &Harness, deliveries: usize) {
     let invoices = || async { invoices(harness).await.len() >= deliveries };
     harness.until(invoices).await;
@@ -331,6 +337,92 @@ async fn leaving_the_embedded_broker_neither_loses_nor_doubles() {
     assert_once_and_in_order(&harness, 800).await;
 }
 
+/// Nobody would try it again there.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_embedded_broker_leaves_nothing_set_aside() {
+    let (harness, broker) = (Harness::new(), MemoryBroker::new(4, true));
+    let billing =
+        || Consumer::new("billing").on(async |_: Created| Err::<(), _>(Failure::permanent("no")));
+    let embedded = harness.start(billing()).await;
+    embedded.service("shop").commit(publish(created("a"))).await.unwrap();
+    let dead = harness.dead_letters_until(1).await;
+    harness.settle().await;
+    embedded.drain().await;
+    let outside: Arc<dyn Broker> = Arc::new(broker.clone());
+    let app = App::new(harness.database()).broker(outside).clock(harness.clock.clone());
+    let app = app.service(Service::new("shop").consumer(billing()));
+    let Err(refused) = app.start().await else { panic!("a dead letter was left behind") };
+    assert!(refused.to_string().contains("has set aside"), "{refused}");
+    harness.admin().skip(&dead[0].id, "a test").await.unwrap();
+    start(&harness, &broker, billing()).await.drain().await;
+}
+
+/// Kafka forgets a deleted topic's offsets, and the database's watermark is of other messages.
+#[tokio::test(start_paused = true)]
+async fn what_is_unfinished_of_a_topic_that_was_made_anew_comes_again() {
+    let (harness, log) = (Harness::new(), Probe::default());
+    let app = start(&harness, &MemoryBroker::new(1, true), slow_billing(&log, "one", ms(1))).await;
+    place(&app, 0..20).await;
+    handled(&harness, 400).await;
+    harness.settle().await;
+    app.drain().await;
+
+    let broker = MemoryBroker::new(1, true);
+    let (failing, done) = (common::Switch::on(), Probe::default());
+    let audit = || {
+        let (failing, done) = (failing.clone(), done.clone());
+        let handler = move |order: Created| {
+            let fails = order.order_id == "o-0" && failing.is_on();
+            done.note(&format!("{} {fails}", order.order_id));
+            async move { if fails { Err(Failure::transient("not now")) } else { Ok(()) } }
+        };
+        Consumer::new("billing").retry(Retry::in_lane([hours(1)])).on(handler)
+    };
+    let app = start(&harness, &broker, audit()).await;
+    deliver(&broker, "o-", 500).await;
+    done.reached("o-499 false").await;
+    app.drain().await;
+    failing.off();
+    let app = start(&harness, &broker, audit()).await;
+    done.reached("o-0 false").await;
+    app.drain().await;
+}
+
+/// After a crash deliveries run one by one: what comes meanwhile does not gather in memory.
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_taken_in_counts_for_the_window() {
+    let (harness, broker, log) = (Harness::new(), MemoryBroker::new(1, true), Probe::default());
+    let app = start(&harness, &broker, slow_billing(&log, "one", ms(10))).await;
+    place(&app, 0..1).await;
+    log.reached_start("one has").await;
+    drop(app);
+    deliver(&broker, "o-", 20_000).await;
+    let careful = slow_billing(&log, "two", secs(1)).window(500);
+    let app = start(&harness, &broker, careful).await;
+    log.reached_start("two has").await;
+    harness.clock.sleep(secs(60)).await;
+    let ahead = broker.unsettled(BILLING);
+    assert!(ahead < 1_000, "{ahead} messages were taken in");
+    app.drain().await;
+}
+
+/// Each time it fails at once, as where nobody listens.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_away_is_not_asked_without_a_pause() {
+    let (harness, broker, log) = (Harness::new(), MemoryBroker::new(1, true), Probe::default());
+    let app = start(&harness, &broker, slow_billing(&log, "one", ms(1))).await;
+    harness.settle().await;
+    harness.memory.fail_next(5_000);
+    let before = harness.memory.batches();
+    broker.put(Message { name: "not.known".into(), ..(*foreign_order("o")).clone() });
+    harness.clock.sleep(secs(60)).await;
+    let batches = harness.memory.batches() - before;
+    assert!(batches < 300, "{batches} commits in a minute");
+    harness.memory.fail_next(0);
+    harness.passed(BILLING, 1).await;
+    app.drain().await;
+}
+
 #[derive(Document, Clone, Default, serde::Serialize, serde::Deserialize)]
 #[document(collection = "counts")]
 struct Count {
@@ -391,15 +483,13 @@ async fn without_a_database_effects_and_dead_letters_go_to_the_broker() {
         let outside: Arc<dyn Broker> = Arc::new(broker.clone());
         let app = App::stateless(outside).clock(harness.clock.clone());
         let app = app.service(Service::new("audit").consumer(failing)).start().await.unwrap();
-        let messages = (0..20).map(|n| foreign_order(&format!("k{n}"))).collect();
-        assert!(broker.publish(messages).await.iter().all(Result::is_ok));
+        deliver(&broker, "k", 20).await;
         harness.until(|| async { of_all(broker.published("invoice")).len() == 19 }).await;
         let dead = of_all(broker.published("audit.audit.dead-letters"));
         assert_eq!(dead.len(), 1);
         assert_eq!(&dead[0].header("dlq-error-message").unwrap()[..], b"no audit of k7");
 
-        let bad = (0..50).map(|n| foreign_order(&format!("bad{n}"))).collect();
-        assert!(broker.publish(bad).await.iter().all(Result::is_ok));
+        deliver(&broker, "bad", 50).await;
         harness.until(|| async { !app.health().ready }).await;
         harness.settle().await;
         assert!(app.health().problems[0].contains("start the app again"));

@@ -246,3 +246,26 @@ fn a_message_that_says_nothing_has_no_name() {
     let message = read(&[], found(None));
     assert_eq!((&*message.name, message.id.as_str(), message.payload.len()), ("", "given", 0));
 }
+
+#[test]
+fn what_no_database_could_keep_is_as_good_as_missing() {
+    let long = "x".repeat(LONGEST + 1);
+    for bad in ["a\0b", &long] {
+        let names = ["ce_id", "ce_source", "ce_type", "ce_correlationid", "ce_causationid"];
+        let names = names.into_iter().chain(["ce_operationid", "traceparent"]);
+        let headers: Vec<_> = names.map(|name| (name, bad.as_bytes())).collect();
+        let message = read(&headers, found(Some(b"{}")));
+        assert_eq!((message.id.as_str(), &*message.source, &*message.name), ("given", "order", ""));
+        crate::Limits::default()
+            .message(&Message { name: "t".into(), ..message })
+            .expect("it can be kept");
+
+        let event = serde_json::json!({
+            "specversion": "1.0", "id": bad, "source": "/x", "type": "t", "data": {}
+        });
+        let mut found = found(None);
+        found.payload = Some(event.to_string().into());
+        let message = read(&[("content-type", b"application/cloudevents+json")], found);
+        assert_eq!((message.id.as_str(), &*message.name), ("given", ""));
+    }
+}

@@ -10,8 +10,9 @@ use sillage_core::{Error, ErrorKind, Header, Message, Result, Text};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 /// What the client puts into one request at most, where no topic allows less.
 const BATCH: usize = 1_000_000;
@@ -19,6 +20,8 @@ const BATCH: usize = 1_000_000;
 const AROUND: usize = 128;
 /// Around a header: the lengths of its name and value.
 const AROUND_HEADER: usize = 10;
+/// How long a topic that may not be published to is not tried again.
+const DENIED: Duration = Duration::from_secs(30);
 
 /// The limits that are known.
 pub(crate) struct Limits {
@@ -28,11 +31,14 @@ pub(crate) struct Limits {
     topics: Mutex<HashMap<Text, usize>>,
     /// Topics whose limits are being asked for.
     asked: Arc<Mutex<HashSet<Text>>>,
+    /// Topics that may not be published to, and until when that is taken for granted.
+    denied: Mutex<HashMap<Text, Instant>>,
 }
 
 impl Limits {
     pub(super) fn new(config: Arc<Config>, largest: usize, runtime: Handle) -> Limits {
-        Limits { config, runtime, largest, topics: Mutex::default(), asked: Arc::default() }
+        let (topics, asked, denied) = (Mutex::default(), Arc::default(), Mutex::default());
+        Limits { config, runtime, largest, topics, asked, denied }
     }
 
     /// Of a message on a topic without a limit of its own.
@@ -69,6 +75,20 @@ impl Limits {
         });
     }
 
+    /// This topic may not be published to: to be told so ends the producer, so it is not asked again at
+    /// once.
+    pub(super) fn deny(&self, topic: &Text) {
+        lock(&self.denied).insert(topic.clone(), Instant::now() + DENIED);
+    }
+
+    fn is_denied(&self, topic: &Text) -> bool {
+        let mut denied = lock(&self.denied);
+        if denied.get(topic).is_some_and(|until| *until <= Instant::now()) {
+            denied.remove(topic);
+        }
+        denied.contains_key(topic)
+    }
+
     /// Refuses what Kafka would refuse: there it would end the producer. `last` is the topic of
     /// the message before, and its limit: mostly it is the same.
     pub(super) fn check<'a>(
@@ -86,6 +106,9 @@ impl Limits {
                     "`{topic}` is no name for a topic: letters, digits, `.`, `_` and `-`, at most \
                      249"
                 )));
+            }
+            _ if self.is_denied(topic) => {
+                return Err(denied(topic));
             }
             _ => last.insert((topic, self.limit(topic))).1,
         };
@@ -111,6 +134,12 @@ impl Limits {
         );
         Error::new(ErrorKind::Invalid, sentence)
     }
+}
+
+/// Why nothing is published to a topic that its access control keeps from this user.
+pub(super) fn denied(topic: &str) -> Error {
+    let sentence = format!("Kafka does not let this user publish to topic `{topic}`: see its ACLs");
+    Error::new(ErrorKind::Denied, sentence)
 }
 
 /// An upper bound of what Kafka counts.

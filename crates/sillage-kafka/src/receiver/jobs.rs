@@ -1,6 +1,6 @@
 //! What blocks, beside the poller: where partitions begin, and what offsets they have.
 
-use super::{Command, Line, context::Context};
+use super::{Command, Line, context::Context, outbox::Outbox};
 use crate::{
     admin::blocking,
     offsets::{self, Ends},
@@ -44,6 +44,7 @@ pub(super) struct Jobs {
     start: Start,
     broadcast: bool,
     line: Line,
+    outbox: Arc<Outbox>,
     runtime: Handle,
     under_way: usize,
     leaving: Arc<AtomicBool>,
@@ -53,12 +54,12 @@ impl Jobs {
     pub(super) fn new(
         consumer: &Arc<BaseConsumer<Context>>,
         subscription: &Subscription,
-        line: Line,
+        (line, outbox): (Line, Arc<Outbox>),
         runtime: Handle,
     ) -> Jobs {
         let (start, broadcast) = (subscription.start, subscription.broadcast);
         let (consumer, leaving) = (consumer.clone(), Arc::default());
-        Jobs { consumer, start, broadcast, line, runtime, under_way: 0, leaving }
+        Jobs { consumer, start, broadcast, line, outbox, runtime, under_way: 0, leaving }
     }
 
     /// Finds out where these begin. Tries until it knows, as the group waits for it; or until
@@ -67,6 +68,7 @@ impl Jobs {
         self.under_way += 1;
         let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
         let (start, broadcast, leaving) = (self.start, self.broadcast, self.leaving.clone());
+        let outbox = self.outbox.clone();
         self.runtime.spawn(async move {
             let mut placed = vec![];
             while !leaving.load(Ordering::Acquire) {
@@ -79,6 +81,8 @@ impl Jobs {
                     }
                     Err(error) => {
                         tracing::warn!(target: "sillage_kafka", %error, "where to begin?");
+                        // Until then nothing comes of any of them.
+                        outbox.fail(error);
                         tokio::time::sleep(WAIT).await;
                     }
                 }

@@ -23,7 +23,12 @@ impl Poller {
         };
         for (partition, ends) in ranged {
             let Some(number) = self.assignments.find(&partition) else { continue };
-            let next = self.assignments.place(number).next;
+            let place = self.assignments.place(number);
+            // It may have been given back meanwhile.
+            if place.phase != Phase::Flowing {
+                continue;
+            }
+            let next = place.next;
             if next < ends.low || ends.high < next {
                 self.stopped = self.stopped.saturating_sub(1);
                 self.assignments.stop(&partition);
@@ -43,14 +48,16 @@ impl Poller {
     /// Says that offsets are gone, again and again.
     pub(super) fn stop(&self, partition: &Partition, next: u64, ends: Ends) {
         let (Partition { topic, number }, Ends { low, high }) = (partition, ends);
+        let servers = &self.servers;
         let consumer = &self.subscription.consumer;
         self.outbox.stop(
             partition.clone(),
             format!(
                 "consumer `{consumer}` is stopped at {partition}: it is at offset {next}, and \
-                 Kafka has only {low}..{high}, so that messages are gone which it never saw; \
-                 `sillage consumers seek {consumer} --topic {topic} --partition {number} --to \
-                 earliest` accepts the loss"
+                 Kafka has only {low}..{high}, so that messages are gone which it never saw. To \
+                 accept the loss, stop all processes of the consumer and run \
+                 `kafka-consumer-groups.sh --bootstrap-server {servers} --group {consumer} --topic \
+                 {topic}:{number} --reset-offsets --to-earliest --execute`"
             ),
         );
     }

@@ -35,6 +35,8 @@ const IDLE: Duration = Duration::from_millis(100);
 pub(super) struct Poller {
     pub(super) consumer: Arc<BaseConsumer<Context>>,
     pub(super) subscription: Subscription,
+    /// Where Kafka is, for people.
+    pub(super) servers: String,
     pub(super) outbox: Arc<Outbox>,
     pub(super) jobs: Jobs,
     pub(super) assignments: Assignments,
@@ -65,13 +67,14 @@ pub(super) struct Gathered {
 impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Context>>,
-        subscription: Subscription,
+        (subscription, servers): (Subscription, String),
         outbox: Arc<Outbox>,
         jobs: Jobs,
     ) -> Poller {
         Poller {
             consumer,
             subscription,
+            servers,
             outbox,
             jobs,
             assignments: Assignments::default(),

@@ -2,11 +2,12 @@
 
 use crate::{
     proxy::Proxy,
-    support::{by_key, with},
+    support::{PATIENCE, by_key, with},
 };
 use sillage_core::{ErrorKind, Start};
 use sillage_rabbitmq::RabbitMq;
 use std::collections::HashSet;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_read_again_from_where_one_wants() {
@@ -55,6 +56,32 @@ async fn a_lost_connection_loses_and_doubles_nothing_of_a_broadcast() {
         assert_eq!((ids.len(), hand.got.len(), hand.lost), (800, 800, 0));
         let came: Vec<_> = hand.got.iter().map(|(_, d)| d.message.clone()).collect();
         assert_eq!(by_key(&came), by_key(&messages[100..]));
+        hand.close().await;
+    })
+    .await;
+}
+
+/// Also where there is never a moment of silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_begins_while_messages_come() {
+    with(async |corner| {
+        let topic = corner.topic("order", 2).await;
+        let messages = corner.messages(&topic, 5, 0..100_000);
+        let coming = async {
+            for message in &messages {
+                corner.publish(std::slice::from_ref(message)).await;
+            }
+        };
+        let joined = corner.join_by(&corner.broker, corner.broadcast(&topic, Start::Latest));
+        let joined = async {
+            let mut hand = timeout(PATIENCE, joined).await.expect("it does not begin");
+            hand.until_got(100).await;
+            hand
+        };
+        let hand = tokio::select! {
+            hand = joined => hand,
+            () = coming => panic!("it did not begin while messages came"),
+        };
         hand.close().await;
     })
     .await;

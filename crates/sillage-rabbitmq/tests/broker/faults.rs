@@ -2,7 +2,7 @@
 
 use crate::{
     proxy::Proxy,
-    support::{by_key, with},
+    support::{PATIENCE, by_key, with},
 };
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use sillage_core::{Broker as _, ErrorKind, PublishError};
@@ -67,6 +67,50 @@ async fn a_server_that_is_away_is_reported_now_and_then() {
         broker.publish(vec![message]).await.remove(0).unwrap();
         hand.until_got(1).await;
         hand.close().await;
+    })
+    .await;
+}
+
+/// What a server says that is short of memory holds for its connection only.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_goes_on_where_the_server_went_away_while_it_took_nothing() {
+    with(async |corner| {
+        let topic = corner.topic("order", 2).await;
+        let proxy = Proxy::start(&corner.url).await;
+        let broker = RabbitMq::connect(&proxy.url).await.unwrap();
+        let message = corner.messages(&topic, 1, 0..1).remove(0);
+        broker.publish(vec![message.clone()]).await.remove(0).unwrap();
+        proxy.block();
+        let end = Instant::now() + PATIENCE;
+        let published = || timeout(Duration::from_secs(1), broker.publish(vec![message.clone()]));
+        while published().await.is_ok() {
+            assert!(Instant::now() < end, "it publishes while the server takes nothing");
+        }
+        proxy.cut();
+        while let Err(error) = broker.publish(vec![message.clone()]).await.remove(0) {
+            assert!(Instant::now() < end, "{error}");
+        }
+    })
+    .await;
+}
+
+/// Each attempt has a thread of the client, until the server ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_no_answer_connects_once() {
+    with(async |corner| {
+        let topic = corner.topic("order", 2).await;
+        let proxy = Proxy::start(&corner.url).await;
+        let broker = RabbitMq::connect(&proxy.url).await.unwrap();
+        let message = corner.messages(&topic, 1, 0..1).remove(0);
+        broker.publish(vec![message.clone()]).await.remove(0).unwrap();
+        proxy.set_mute(true);
+        proxy.cut();
+        let mut attempts = 0;
+        while attempts < 2 {
+            let error = broker.publish(vec![message.clone()]).await.remove(0).unwrap_err();
+            attempts += u32::from(error.to_string().contains("does not answer"));
+        }
+        assert_eq!(proxy.waiting(), 1);
     })
     .await;
 }

@@ -1,4 +1,5 @@
-//! Between client and server: cuts connections, and refuses new ones.
+//! Between client and server: cuts connections, refuses new ones or leaves them without an answer, and
+//! says what a server says that is short of memory.
 #![allow(dead_code)] // each test program uses a part of it
 
 use std::sync::{
@@ -6,17 +7,27 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::Notify,
     task::JoinSet,
 };
+
+/// A frame of AMQP: `connection.blocked`, for no reason.
+const BLOCKED: [u8; 13] = [1, 0, 0, 0, 0, 0, 5, 0, 10, 0, 60, 0, 0xce];
 
 pub(crate) struct Proxy {
     /// The server's URL, through here.
     pub(crate) url: String,
     refuses: Arc<AtomicBool>,
     knocked: Arc<Notify>,
+    blocks: Arc<Notify>,
+    mute: Arc<AtomicBool>,
+    /// Those who wait for an answer.
+    waiting: Arc<Mutex<Vec<TcpStream>>>,
     connections: Arc<Mutex<JoinSet<()>>>,
     _listening: JoinSet<()>,
 }
@@ -31,27 +42,55 @@ impl Proxy {
             url: format!("{before}@127.0.0.1:{port}{rest}"),
             refuses: Arc::default(),
             knocked: Arc::default(),
+            blocks: Arc::default(),
+            mute: Arc::default(),
+            waiting: Arc::default(),
             connections: Arc::default(),
             _listening: JoinSet::new(),
         };
         let (refuses, connections) = (proxy.refuses.clone(), proxy.connections.clone());
-        let knocked = proxy.knocked.clone();
+        let (knocked, blocks) = (proxy.knocked.clone(), proxy.blocks.clone());
+        let (mute, waiting) = (proxy.mute.clone(), proxy.waiting.clone());
         let server = server.to_owned();
         let mut listening = JoinSet::new();
         listening.spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
                 if refuses.load(Ordering::SeqCst) {
                     knocked.notify_one();
                     continue;
                 }
-                let server = server.clone();
+                if mute.load(Ordering::SeqCst) {
+                    waiting.lock().unwrap().push(client);
+                    continue;
+                }
+                let (server, blocks) = (server.clone(), blocks.clone());
                 connections.lock().unwrap().spawn(async move {
-                    let mut server = TcpStream::connect(server).await.unwrap();
-                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                    let server = TcpStream::connect(server).await.unwrap();
+                    let (client, server) = (client.into_split(), server.into_split());
+                    let (mut up, mut to) = (client.0, server.1);
+                    tokio::select! {
+                        _ = copy(&mut up, &mut to) => {}
+                        () = down(server.0, client.1, &blocks) => {}
+                    }
                 });
             }
         });
         Proxy { _listening: listening, ..proxy }
+    }
+
+    /// Says to all clients that nothing more is to be published. Nothing must be on its way.
+    pub(crate) fn block(&self) {
+        self.blocks.notify_waiters();
+    }
+
+    /// Lets new connections wait for an answer that does not come, or lets them in.
+    pub(crate) fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::SeqCst);
+    }
+
+    /// How many wait for an answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().unwrap().len()
     }
 
     /// Ends all connections, without a word.
@@ -70,5 +109,22 @@ impl Proxy {
     /// Lets nobody in any more, or again.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.refuses.store(refuses, Ordering::SeqCst);
+    }
+}
+
+/// From the server to the client, and what it does not say between that.
+async fn down(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, blocks: &Notify) {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let written = tokio::select! {
+            () = blocks.notified() => client.write_all(&BLOCKED).await,
+            read = server.read(&mut buffer) => match read {
+                Ok(read) if read > 0 => client.write_all(&buffer[..read]).await,
+                _ => return,
+            },
+        };
+        if written.is_err() {
+            return;
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 use serde_json::json;
 use sillage_core::{
     Broker, Clock, Commit, CommitError, Condition, Database, Effect, Effects, Error, Header,
-    Message, Offset, Result, Sort, Start, Subscribed, Subscription, Text, Write,
+    Message, Offset, Range, Result, Sort, Start, Subscribed, Subscription, Text, Write,
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -122,6 +122,16 @@ impl Building {
                     "consumer `{name}` has {lag} messages of the embedded broker to handle before \
                      it can read from {}: start the app once more without a broker, and with it \
                      when `sillage consumers list` shows no lag",
+                    self.broker.capabilities().name
+                )));
+            }
+            let range = Range::Ids { prefix: &format!("{name}/"), after: "" };
+            if let Some(key) = database.list(names::PARKED_KEYS, range, 1).await?.first() {
+                return Err(Error::invalid(format!(
+                    "consumer `{name}` has set aside what came of the embedded broker, `{}` and \
+                     perhaps more: nobody would try it again. Redrive or skip it (`sillage dlq \
+                     list`) while the app runs without a broker, and start it with {} then",
+                    key.id,
                     self.broker.capabilities().name
                 )));
             }

@@ -72,6 +72,7 @@ impl Reactor {
         let stored = context.database()?.get(place.collection, &[&place.id]).await?.pop().flatten();
         let found = stored.as_ref().map(Instance::read).transpose()?;
         let version = stored.as_ref().map(|stored| stored.version);
+        context.beside().require(place.unchanged(version));
         let turn =
             Turn { process: &*self.process, service: context.service(), message, key, place };
         turn.take(&process, found, version)
@@ -96,6 +97,12 @@ impl Place {
     fn of(process: &str, key: &Key, is_saga: bool) -> Self {
         let collection = if is_saga { names::SAGAS } else { names::PROCESSES };
         Place { collection, id: names::instance(process, &key.label()) }
+    }
+
+    /// It is as it was read.
+    fn unchanged(&self, version: Option<Version>) -> Condition {
+        let (collection, id) = (self.collection.into(), self.id.clone());
+        Condition::Document { collection, id, expected: version }
     }
 }
 
@@ -123,11 +130,7 @@ impl Turn<'_> {
         };
         let mut outcome = outcome.unwrap_or_default();
         if !outcome.writes.is_empty() {
-            outcome.conditions.push(Condition::Document {
-                collection: self.place.collection.into(),
-                id: self.place.id.clone(),
-                expected: version,
-            });
+            outcome.conditions.push(self.place.unchanged(version));
         }
         Ok(outcome)
     }
@@ -318,7 +321,7 @@ fn recorded(orphan: &Orphan) -> Result<Write, Failure> {
 }
 
 impl AnyHandler for Reactor {
-    fn start(&self, context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
+    fn start(&self, mut context: Context, slot: &mut ReusableBoxFuture<'static, Handled>) {
         let reactor = Reactor { process: self.process.clone() };
         slot.set(async move {
             let call = AssertUnwindSafe(reactor.handle(&context)).catch_unwind();
@@ -328,7 +331,7 @@ impl AnyHandler for Reactor {
                     let commit = Commit { conditions, writes };
                     Handled::with(Ok(effects), Also { commit, transaction: None })
                 }
-                Err(failure) => Handled::plain(Err(failure)),
+                Err(failure) => context.end(Err(failure)),
             }
         });
     }

@@ -8,8 +8,8 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sillage_core::{
-    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Key, Message, MessageId,
-    Sort, Text, Timestamp, Write, to_json,
+    Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Key, Limits, Message,
+    MessageId, Sort, Text, Timestamp, Write, to_json,
 };
 use std::sync::Arc;
 
@@ -125,7 +125,9 @@ impl Origin<'_> {
             )));
         }
         let id = names::timer(self.service, draft.key.as_ref(), &token);
-        let message = to_json(&self.message(draft, ordinal)?).and_then(raw);
+        let message = self.message(draft, ordinal)?;
+        Limits::default().message(&message).map_err(Failure::permanent)?;
+        let message = to_json(&message).and_then(raw);
         let timer = Timer { token, message: message.map_err(Failure::permanent)? };
         let sort = match due {
             Due::At(time) => Sort::Text(time.to_string().into()),

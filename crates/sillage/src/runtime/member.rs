@@ -36,8 +36,8 @@ pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Clock, Commit, Database, Decision, Inbound, Partition, PublishError, Receipt,
-    Receiver, Result, Settler, Start, Stored, Text, Timestamp, Transaction,
+    BoxFuture, Clock, Commit, Database, Decision, Inbound, Message, Partition, PublishError,
+    Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp, Transaction,
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -139,7 +139,8 @@ enum Fetched {
     Decisions(usize, u64, Result<Vec<Option<Decision>>>),
     Head(LaneId, Result<Option<Head>>),
     Keys(Result<Vec<Stored>>),
-    Published(LaneId, bool, Vec<Result<Receipt, PublishError>>),
+    /// The dead letter, if it is one.
+    Published(LaneId, Option<Arc<Message>>, Vec<Result<Receipt, PublishError>>),
 }
 
 /// The parked keys are being read again.
@@ -183,6 +184,8 @@ pub(crate) struct Member {
     /// Receiving has failed: not before then again. What is under way goes on.
     receives_at: Duration,
     settled_at: Duration,
+    /// Settling has failed: not before then again.
+    settles_at: Duration,
     /// Since when deliveries have ended that are not settled.
     unsettled: Option<Duration>,
     forgets_at: Duration,
@@ -235,6 +238,7 @@ impl Member {
             ticked_at: Duration::ZERO,
             receives_at: Duration::ZERO,
             settled_at: Duration::ZERO,
+            settles_at: Duration::ZERO,
             unsettled: None,
             forgets_at: Duration::ZERO,
             id: Uuid::new_v4(),
@@ -325,7 +329,9 @@ impl Member {
             Fetched::Decisions(place, assignment, found) => self.decided(place, assignment, found),
             Fetched::Head(lane, head) => self.head(lane, head),
             Fetched::Keys(keys) => self.keys(keys),
-            Fetched::Published(lane, dead, receipts) => self.published(lane, dead, receipts),
+            Fetched::Published(lane, dead, receipts) => {
+                self.published(lane, dead.as_deref(), receipts);
+            }
         }
     }
 
@@ -382,7 +388,7 @@ impl Member {
 
     /// Lets nothing more come while too much is under way, or while a breaker is open.
     fn throttle(&mut self) {
-        let works = self.lanes.works();
+        let works = self.lanes.works() + self.owned().map(Assigned::held).sum::<usize>();
         let shut = !self.gates.is_empty() && self.gates.are_shut(self.now);
         let over = shut || works >= self.means.spec.window;
         let under = !shut && works <= self.means.spec.window / 2;

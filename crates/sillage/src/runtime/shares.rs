@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -66,6 +66,8 @@ pub(crate) struct Shares {
     pub(crate) notify: Notify,
     hurry: Notify,
     closed: CancellationToken,
+    /// What renews leases.
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Shares {
@@ -93,6 +95,7 @@ impl Shares {
             notify: Notify::new(),
             hurry: Notify::new(),
             closed: CancellationToken::new(),
+            keeper: Mutex::default(),
         }
     }
 
@@ -184,7 +187,7 @@ impl Shares {
         }
         let (shares, closed) = (Arc::downgrade(self), self.closed.clone());
         let clock = self.clock.clone();
-        tokio::spawn(async move {
+        let keeper = tokio::spawn(async move {
             let mut renewal = Duration::ZERO;
             while let Some(shares) = shares.upgrade() {
                 let now = clock.elapsed();
@@ -204,6 +207,7 @@ impl Shares {
                 }
             }
         });
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
     }
 
     /// Whether something is wanted that another member still has.
@@ -216,10 +220,16 @@ impl Shares {
         let owned: Vec<_> =
             self.state().owned.iter().map(|(index, epoch)| (*index, *epoch)).collect();
         for (index, epoch) in owned {
+            if self.closed.is_cancelled() {
+                return Ok(());
+            }
             let renewed = self.database.lease(&self.lease(index), self.member, LEASE).await?;
             if renewed != Some(epoch) {
                 self.lose(index, renewed);
             }
+        }
+        if self.closed.is_cancelled() {
+            return Ok(());
         }
         let members = self.sign_of_life().await?;
         match self.policy {
@@ -391,6 +401,15 @@ impl Shares {
         self.closed.cancel();
         if self.policy == Policy::All {
             return Ok(());
+        }
+        // What it has asked the database for may still be on its way: it would take back what is given
+        // back here.
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            tokio::select! {
+                _ = keeper => {}
+                () = self.clock.sleep(LEASE) => {}
+            }
         }
         let owned: Vec<_> = self.state().owned.keys().copied().collect();
         let owned: Vec<_> = owned.into_iter().filter_map(|index| self.partition(index)).collect();

@@ -67,6 +67,8 @@ pub(crate) struct Watermark {
     first: u64,
     entries: VecDeque<(Offset, Option<Fate>)>,
     passed: Option<Offset>,
+    /// It is not only what it started with.
+    has_moved: bool,
     tally: Tally,
 }
 
@@ -86,6 +88,7 @@ impl Watermark {
         if self.entries.is_empty() {
             self.first += 1;
             self.passed = Some(offset);
+            self.has_moved = true;
             self.tally.count(fate);
         } else {
             self.entries.push_back((offset, Some(fate)));
@@ -103,6 +106,7 @@ impl Watermark {
             self.entries.pop_front();
             self.first += 1;
             self.passed = Some(offset);
+            self.has_moved = true;
             self.tally.count(fate);
         }
         self.first != before
@@ -111,6 +115,12 @@ impl Watermark {
     /// Everything delivered up to here is finished.
     pub(crate) fn passed(&self) -> Option<Offset> {
         self.passed
+    }
+
+    /// The same, where it has moved since it started: what it started with may be of a topic that was
+    /// deleted and made anew, where other deliveries have those offsets.
+    pub(crate) fn passed_here(&self) -> Option<Offset> {
+        self.passed.filter(|_| self.has_moved)
     }
 
     /// What the watermark has passed.

@@ -92,8 +92,13 @@ pub(super) struct Assigned {
     /// Where the watermark was when it was stored last. Not the stored offset: that is 0 for nothing
     /// as well as for a partition's first message.
     pub(super) marked: Option<Offset>,
+    /// When storing that mark failed: it may be stored, or not.
+    pub(super) unsaved: Option<Duration>,
+    /// Up to there the broker may be told that all is finished, once the mark is stored.
+    pub(super) to_settle: Option<Offset>,
     /// The last of what the broker is being told about it.
     pub(super) told: Option<JoinHandle<()>>,
+    /// What came before it may be taken in.
     held: VecDeque<Vec<Delivery>>,
     looking: Option<Vec<Delivery>>,
     /// So many deliveries may have been decided before: they are looked up before they run.
@@ -121,6 +126,8 @@ impl Assigned {
             stored: None,
             guard: None,
             marked: None,
+            unsaved: None,
+            to_settle: None,
             told: None,
             held: VecDeque::new(),
             looking: None,
@@ -135,6 +142,11 @@ impl Assigned {
     fn is_open(&self) -> bool {
         let known = self.ready && self.lookups == 0 && self.looking.is_none();
         known && self.held.is_empty() && self.careful == 0 && self.careful_left == 0
+    }
+
+    /// How much came that is not taken in yet.
+    pub(super) fn held(&self) -> usize {
+        self.held.iter().chain(&self.looking).map(Vec::len).sum()
     }
 
     /// A delivery that ran alone is finished.
@@ -198,7 +210,8 @@ impl Member {
         let window = self.means.spec.window;
         let assigned = &mut self.partitions[place];
         let mark = loaded.mark.unwrap_or_default();
-        let passed = (mark.offset.0 > 0).then_some(mark.offset);
+        // Where a broker has no offsets they count from one again in each process.
+        let passed = (self.means.offsets && mark.offset.0 > 0).then_some(mark.offset);
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
         (assigned.lookups, assigned.end) = (window, loaded.end);

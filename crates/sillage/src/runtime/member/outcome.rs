@@ -17,8 +17,8 @@ use crate::{
 };
 use rand::RngExt as _;
 use sillage_core::{
-    Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, Failure,
-    PublishError, Receipt, Result, Text, Write,
+    Class, Commit, CommitError, Condition, Decision, Delivered, Effects, Error, ErrorKind, Failure,
+    Message, PublishError, Receipt, Result, Text, Write,
 };
 
 /// So many reruns on conflict follow at once; later ones back off.
@@ -363,14 +363,17 @@ impl Member {
     pub(super) fn published(
         &mut self,
         lane: LaneId,
-        dead: bool,
+        dead: Option<&Message>,
         receipts: Vec<Result<Receipt, PublishError>>,
     ) {
         let refused = receipts.into_iter().find_map(Result::err);
         match refused {
-            None => self.finish(lane, if dead { Fate::Parked } else { Fate::Done }),
-            Some(PublishError::Refused(error)) if !dead => {
+            None => self.finish(lane, if dead.is_some() { Fate::Parked } else { Fate::Done }),
+            Some(PublishError::Refused(error)) if dead.is_none() => {
                 self.failed(lane, None, &Failure::permanent(error));
+            }
+            Some(PublishError::Refused(error)) if error.kind() == ErrorKind::Invalid => {
+                self.dead_refused(lane, dead, &error);
             }
             Some(error) => {
                 tracing::warn!(consumer = %self.means.spec.name, %error, "publishing failed");

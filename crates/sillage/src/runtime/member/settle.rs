@@ -13,6 +13,8 @@ use std::time::Duration;
 /// So many deliveries of a partition that have ended do not wait for others, where a broker counts each:
 /// it sends only so many ahead (RabbitMQ 1,024), and then nothing until it hears of some.
 const MANY: usize = 256;
+/// How long after a failure it is settled again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often rows behind the redelivery horizon are forgotten.
 const FORGET: Duration = Duration::from_secs(60);
 
@@ -21,6 +23,9 @@ impl Member {
     /// write, and what follows from a delivery does not wait behind the one for its watermark.
     pub(super) fn settle(&mut self, now: bool) {
         let time = self.means.clock.elapsed();
+        if time < self.settles_at {
+            return;
+        }
         let is_due = self.is_due(time);
         if !now && !is_due {
             return self.settle_many(time);
@@ -72,7 +77,8 @@ impl Member {
         let moved = moved.then_some(since + SETTLE);
         let revoked = self.owned().filter(|p| !p.settling).filter_map(|p| p.revoked).min();
         let next = self.settled_at + SETTLE;
-        moved.into_iter().chain(revoked.map(|end| end.max(next))).min()
+        let due = moved.into_iter().chain(revoked.map(|end| end.max(next))).min();
+        due.map(|due| due.max(self.settles_at))
     }
 
     fn settle_one(&mut self, place: usize, time: Duration) {
@@ -82,7 +88,7 @@ impl Member {
             .is_some_and(|end| end <= time || !self.is_under_way(place, assigned.assignment));
         if self.database().is_none() || self.means.spec.broadcast {
             self.partitions[place].counted = self.partitions[place].finished.len();
-            self.settle_broker(place, self.partitions[place].watermark.passed());
+            self.settle_broker(place, self.partitions[place].watermark.passed_here());
             if closing {
                 self.release(place);
             }
@@ -96,7 +102,10 @@ impl Member {
         }
         let stored = assigned.stored.as_ref();
         let unguarded = assigned.guard.is_none() && stored.is_some_and(|mark| mark.guard.is_some());
-        let moved = unguarded || assigned.marked != assigned.watermark.passed();
+        // Who gives a partition back does not wait for ever until it is stored.
+        let is_unsaved =
+            assigned.unsaved.is_some() && assigned.revoked.is_none_or(|end| time < end);
+        let moved = unguarded || is_unsaved || assigned.marked != assigned.watermark.passed();
         // Where each is settled by itself, what is finished need not wait for what came before it.
         let moved = moved || (!self.means.offsets && !assigned.finished.is_empty());
         let open = stored.is_some_and(|mark| mark.open);
@@ -133,6 +142,8 @@ impl Member {
         let mark = Mark { offset, open, tally, guard };
         let body = serde_json::to_vec(&mark)?.into();
         assigned.marked = passed;
+        assigned.unsaved = None;
+        assigned.to_settle = assigned.watermark.passed_here();
         assigned.counted = assigned.finished.len();
         assigned.stored = Some(mark);
         let consumer = self.means.spec.name.clone();
@@ -181,11 +192,14 @@ impl Member {
         }
         self.partitions[place].settling = false;
         match answer {
-            Ok(_) => self.settle_broker(place, self.partitions[place].marked),
+            Ok(_) => self.settle_broker(place, self.partitions[place].to_settle),
             Err(CommitError::Fenced) => self.let_go(place),
             Err(error) => {
                 tracing::warn!(consumer = %self.means.spec.name, %error, "settling failed");
-                self.partitions[place].stored = None;
+                let now = self.means.clock.elapsed();
+                let assigned = &mut self.partitions[place];
+                (assigned.stored, assigned.unsaved) = (None, Some(now));
+                self.settles_at = now + AGAIN;
             }
         }
     }

@@ -5,13 +5,16 @@ use crate::{
     handler::{Context, Handled},
     runtime::{lane::LaneId, member::intake::Guard, watermark::Fate},
 };
+use bytes::Bytes;
 use sillage_core::{
-    Commit, Condition, Delivery, Effects, Failure, Header, Message, Offset, Text, Write,
+    Commit, Condition, Delivery, Effects, Error, Failure, Header, Message, Offset, Text, Write,
 };
 use std::{sync::Arc, time::Duration};
 
 /// So often a process may die on a message before it is a dead letter.
 const DEATHS: u32 = 3;
+/// So much of a failure's text is in a dead letter, in characters.
+const LONGEST_REASON: usize = 4_000;
 /// Until a gate is asked again that nobody tells of.
 pub(super) const BRIEFLY: Duration = Duration::from_millis(100);
 
@@ -187,7 +190,7 @@ impl Member {
             })
             .collect();
         if let Some(messages) = messages {
-            return self.send_out(lane, false, messages);
+            return self.send_out(lane, None, messages);
         }
         let why = "without a database a handler can only publish and send";
         self.failed(lane, None, &Failure::permanent(why));
@@ -214,17 +217,40 @@ impl Member {
             header("dlq-origin-offset", offset),
             header("dlq-consumer", self.means.spec.name.to_string()),
             header("dlq-error-class", failure.class.to_string()),
-            header("dlq-error-message", failure.to_string()),
+            header("dlq-error-message", failure.to_string().chars().take(LONGEST_REASON).collect()),
             header("dlq-attempts", attempts),
             header("dlq-failed-at", self.means.clock.now().to_string()),
         ]);
         dead.topic = Some(dead_letters(&self.means.spec.name));
-        self.send_out(lane, true, vec![Arc::new(dead)]);
+        self.send_dead(lane, Arc::new(dead));
     }
 
-    fn send_out(&mut self, lane: LaneId, dead: bool, messages: Vec<Arc<Message>>) {
+    fn send_dead(&self, lane: LaneId, dead: Arc<Message>) {
+        self.send_out(lane, Some(dead.clone()), vec![dead]);
+    }
+
+    fn send_out(&self, lane: LaneId, dead: Option<Arc<Message>>, messages: Vec<Arc<Message>>) {
         let outlet = self.means.outlet.clone();
         self.fetch(async move { Fetched::Published(lane, dead, outlet.publish(messages).await) });
+    }
+
+    /// The broker takes no such dead letter, as it is larger than its message: it goes out without the
+    /// message's payload, which is where it came from. If it is refused even so, it is told here.
+    pub(super) fn dead_refused(&mut self, lane: LaneId, dead: Option<&Message>, error: &Error) {
+        let Some(dead) = dead else { return };
+        let name = &self.means.spec.name;
+        if dead.payload.is_empty() {
+            let (id, source) = (&dead.id, &dead.source);
+            tracing::error!(consumer = %name, %id, %source, %error, "a dead letter is lost");
+            return self.finish(lane, Fate::Parked);
+        }
+        let mut bare = dead.clone();
+        bare.payload = Bytes::new();
+        let kept = |header: &Header| header.name.starts_with("dlq-");
+        bare.headers.retain(kept);
+        let size = dead.payload.len().to_string();
+        bare.headers.push(Header { name: "dlq-payload-bytes".into(), value: size.into() });
+        self.send_dead(lane, Arc::new(bare));
     }
 
     /// The conditions under which this member's commits for a partition hold.
