@@ -41,7 +41,11 @@
 //! No record stops a partition: one without readable headers comes with what it says. An empty
 //! payload is a deletion (a null value) on compacted topics, and the other way round.
 //!
-//! *Limits.* While one partition is drained for another member, the client holds back the others
+//! *Limits.* What Kafka has forgotten is as if it had never been stored: offsets of a group that has no
+//! member for `offsets.retention.minutes`, 7 days unless set; let that be longer than an app may be down.
+//! Where a topic has transactions of others, and retention has removed all of it behind the last message,
+//! the mark behind that looks like a lost message. A partition without a leader holds up those that were
+//! assigned with it. While one partition is drained for another member, the client holds back the others
 //! of this member too, for as long as that takes. A broadcast does not see partitions that are made
 //! later. New partitions move keys: [`ensure`](sillage_core::Broker::ensure) tells of another number
 //! and leaves it. After a lost range is accepted the consumer has to be started again. A topic that

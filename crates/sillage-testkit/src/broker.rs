@@ -137,6 +137,25 @@ impl MemoryBroker {
         self.0.changed.notify_waiters();
     }
 
+    /// Takes all partitions from the consumer's members, and shares none out again.
+    pub fn cut_off(&self, consumer: &str) {
+        let mut state = self.0.state();
+        let of_it = |member: &&mut Member| &*member.subscription.consumer == consumer;
+        for member in state.members.values_mut().filter(of_it) {
+            let lost = std::mem::take(&mut member.places).into_keys().collect();
+            member.told.push_back(Inbound::Lost(lost));
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// How many partitions of the consumer are being read, by how many members ever.
+    pub fn readings(&self, consumer: &str) -> usize {
+        let state = self.0.state();
+        let of_it = |member: &&Member| &*member.subscription.consumer == consumer;
+        state.members.values().filter(of_it).map(|member| member.places.len()).sum()
+    }
+
     /// Gives all partitions of the consumer's first member to the others, as when its session has
     /// run out, without telling it: it is a zombie, and goes on with what it has.
     pub fn give_up(&self, consumer: &str) {

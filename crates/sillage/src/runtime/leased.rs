@@ -38,7 +38,8 @@ pub(crate) async fn subscribe(
         if assigns { vec![] } else { partitions(broker, &subscription.topics).await? };
     let (receiver, settler) = broker.subscribe(subscription).await?;
     let policy = if assigns { Policy::Wanted } else { Policy::Fair };
-    let shares = Arc::new(Shares::new(database, clock.clone(), consumer, policy, partitions));
+    let shares = Shares::new(database, clock.clone(), consumer, policy, partitions);
+    let shares = Arc::new(shares.expiring(!assigns));
     shares.keep();
     let settler = Arc::new(Leased { settler, shares, clock, assigns });
     let stopped = CancellationToken::new();

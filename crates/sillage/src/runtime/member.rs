@@ -36,7 +36,7 @@ pub(crate) use outcome::settings;
 pub(crate) use parked::read_parked;
 use rand::{SeedableRng as _, rngs::SmallRng};
 use sillage_core::{
-    BoxFuture, Clock, Commit, Database, Decision, Inbound, Message, Partition, PublishError,
+    BoxFuture, Clock, Commit, Database, Decision, Epoch, Inbound, Message, Partition, PublishError,
     Receipt, Receiver, Result, Settler, Start, Stored, Text, Timestamp, Transaction,
 };
 use std::{
@@ -202,6 +202,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often running handlers are looked at for their time limit, and how long after a failure it is
 /// received again.
 const TICK: Duration = Duration::from_secs(1);
+/// A partition that the broker has lost is back by then, or something is wrong.
+const CUT_OFF: Duration = Duration::from_secs(15);
 
 impl Member {
     pub(crate) fn new(
@@ -367,12 +369,27 @@ impl Member {
         if !self.gates.is_empty() {
             self.report_gates();
         }
+        self.report_cut_off(now);
         for slot in 0..self.runs.len() {
             if self.runs[slot].as_ref().is_some_and(|run| run.until <= now) {
                 self.slots.stop(slot);
                 self.timed_out(slot);
             }
         }
+    }
+
+    /// Partitions whose leases are this member's, and that the broker brings nothing of.
+    fn report_cut_off(&self, now: Duration) {
+        let is_late = |p: &&Assigned| !p.owned && p.gone.is_some_and(|gone| now >= gone + CUT_OFF);
+        let leased = |p: &&Assigned| {
+            self.settler.fence(&p.partition).is_some_and(|(_, epoch)| epoch != Epoch(0))
+        };
+        let mut cut_off = self.partitions.iter().filter(is_late).filter(leased);
+        let problem = cut_off.next().map(|first| {
+            let (first, others) = (&first.name, cut_off.count());
+            format!("nothing comes of {first} and {others} others since the broker lost them")
+        });
+        self.means.vital.problem("partitions", problem);
     }
 
     fn controlled(&mut self) {

@@ -60,6 +60,8 @@ pub(crate) struct Shares {
     clock: Arc<dyn Clock>,
     consumer: Text,
     policy: Policy,
+    /// Leases that could not be renewed for as long as they hold are lost.
+    expires: bool,
     member: Uuid,
     state: Mutex<State>,
     /// Something changed that a receiver should look at.
@@ -90,6 +92,7 @@ impl Shares {
             clock,
             consumer,
             policy,
+            expires: false,
             member: Uuid::from_bytes(rand::random()),
             state: Mutex::new(state),
             notify: Notify::new(),
@@ -97,6 +100,13 @@ impl Shares {
             closed: CancellationToken::new(),
             keeper: Mutex::default(),
         }
+    }
+
+    /// What cannot be renewed is lost here as well, as it is for all others: a broker that brings
+    /// partitions to whoever reads them could not bring them elsewhere.
+    pub(crate) fn expiring(mut self, expires: bool) -> Self {
+        self.expires = expires;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,15 +198,31 @@ impl Shares {
         let (shares, closed) = (Arc::downgrade(self), self.closed.clone());
         let clock = self.clock.clone();
         let keeper = tokio::spawn(async move {
-            let mut renewal = Duration::ZERO;
+            let (mut renewal, mut renewed) = (Duration::ZERO, clock.elapsed());
             while let Some(shares) = shares.upgrade() {
                 let now = clock.elapsed();
-                let turn = if now >= renewal { shares.renew().await } else { shares.take().await };
-                if now >= renewal {
+                let renews = now >= renewal;
+                let turn =
+                    async { if renews { shares.renew().await } else { shares.take().await } };
+                let turn = tokio::select! {
+                    biased;
+                    turn = turn => turn,
+                    () = clock.sleep(LEASE) => {
+                        Err(Error::unavailable("the database does not answer"))
+                    }
+                };
+                if renews {
                     renewal = now + RENEW;
                 }
-                if let Err(error) = turn {
-                    tracing::warn!(consumer = %shares.consumer, %error, "leases not renewed");
+                match turn {
+                    Ok(()) if renews => renewed = now,
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(consumer = %shares.consumer, %error, "leases not renewed");
+                        if shares.expires && clock.elapsed() >= renewed + LEASE {
+                            shares.lose_all();
+                        }
+                    }
                 }
                 let wait = if shares.lacks() { ASK } else { renewal.saturating_sub(now) };
                 tokio::select! {
@@ -271,6 +297,14 @@ impl Shares {
         }
         self.notify.notify_one();
         Ok(())
+    }
+
+    /// Nobody knows whose they are by now.
+    fn lose_all(&self) {
+        let owned: Vec<_> = self.state().owned.keys().copied().collect();
+        for index in owned {
+            self.lose(index, None);
+        }
     }
 
     /// The lease went to somebody else, or came back with another epoch.

@@ -33,6 +33,9 @@ pub(crate) struct Mark {
     /// The delivery that was being handled alone, and how often the process died on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guard: Option<Guard>,
+    /// The member that stored it. One that finds itself here has not died since.
+    #[serde(default)]
+    pub(crate) by: Option<Uuid>,
 }
 
 /// A delivery that runs alone after a crash.
@@ -79,6 +82,8 @@ pub(super) struct Assigned {
     pub(super) owned: bool,
     pub(super) ready: bool,
     pub(super) revoked: Option<Duration>,
+    /// Since when it is not this member's any more.
+    pub(super) gone: Option<Duration>,
     pub(super) fence: Option<(Text, Epoch)>,
     pub(super) watermark: Watermark,
     /// Finished, and the broker has not heard of it.
@@ -118,6 +123,7 @@ impl Assigned {
             owned: false,
             ready: false,
             revoked: None,
+            gone: None,
             fence: None,
             watermark: Watermark::default(),
             finished: vec![],
@@ -215,7 +221,8 @@ impl Member {
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
         (assigned.lookups, assigned.end) = (window, loaded.end);
-        assigned.careful = if mark.open && self.means.spec.is_users { CAREFUL } else { 0 };
+        let may_kill = mark.open && mark.by != Some(self.id) && self.means.spec.is_users;
+        assigned.careful = if may_kill { CAREFUL } else { 0 };
         assigned.guard = mark.guard;
         assigned.stored = None;
         assigned.ready = true;
@@ -409,9 +416,10 @@ impl Member {
 
     /// The partition is not this member's any more.
     pub(super) fn let_go(&mut self, place: usize) {
+        let now = self.means.clock.elapsed();
         let assigned = &mut self.partitions[place];
         let (assignment, name) = (assigned.assignment, assigned.name.clone());
-        assigned.owned = false;
+        (assigned.owned, assigned.gone) = (false, Some(now));
         assigned.assignment += 1;
         assigned.held.clear();
         self.lanes.purge(place, assignment);
