@@ -18,7 +18,6 @@ use sillage_core::{Error, Result};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex,
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -54,9 +53,6 @@ pub(crate) struct Link {
 #[derive(Default)]
 struct Held {
     connection: Option<Connection>,
-    /// An attempt that the server has left without an answer. It stays under way, as the client ends
-    /// none before the server does, and has a thread for each.
-    attempt: Option<JoinHandle<lapin::Result<Connection>>>,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -86,7 +82,7 @@ impl Link {
             sleep_until(moment).await;
         }
         let connected = async {
-            let connection = connect(&self.config, &self.purpose, &mut held.attempt).await?;
+            let connection = connect(&self.config, &self.purpose).await?;
             let channel = answered(OPEN, connection.create_channel()).await;
             let channel = channel.map_err(|error| unreachable(&self.config, error))?;
             Ok((connection, channel))
@@ -129,37 +125,7 @@ impl Link {
     }
 }
 
-async fn connect(
-    config: &Arc<Config>,
-    purpose: &str,
-    attempt: &mut Option<JoinHandle<lapin::Result<Connection>>>,
-) -> Result<Connection> {
-    let under_way = match attempt.take() {
-        Some(under_way) => under_way,
-        None => begin(config, purpose)?,
-    };
-    let ended = timeout(CONNECT, attempt.insert(under_way)).await.map_err(|_| {
-        Error::unavailable(format!(
-            "{config} does not answer within {} s; is it a RabbitMQ server, and is it running?",
-            CONNECT.as_secs()
-        ))
-    })?;
-    *attempt = None;
-    let connected = ended.map_err(|error| {
-        Error::unavailable(format!("{config}: connecting was broken off")).because(error)
-    })?;
-    connected.map_err(|error| {
-        if code(&error) != Some(ACCESS_REFUSED) {
-            return unreachable(config, error);
-        }
-        let user = &config.uri.authority.userinfo.username;
-        let what = format!("{config} does not let user `{user}` in: check its name and password");
-        describe(what, error)
-    })
-}
-
-/// Begins to connect.
-fn begin(config: &Arc<Config>, purpose: &str) -> Result<JoinHandle<lapin::Result<Connection>>> {
+async fn connect(config: &Arc<Config>, purpose: &str) -> Result<Connection> {
     let name = format!("sillage {purpose}").into();
     let properties = ConnectionProperties::default().with_connection_name(name);
     let runtime = default_runtime().map_err(|error| unreachable(config, error))?;
@@ -170,8 +136,22 @@ fn begin(config: &Arc<Config>, purpose: &str) -> Result<JoinHandle<lapin::Result
         let stream = timeout(CONNECT, stream).await;
         stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Into::into)
     };
-    let connector = Connection::connector(config.uri.clone(), runtime, stream, properties);
-    Ok(tokio::spawn(connector))
+    let connection = Connection::connector(config.uri.clone(), runtime, stream, properties);
+    match timeout(CONNECT, connection).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) if code(&error) == Some(ACCESS_REFUSED) => {
+            let user = &config.uri.authority.userinfo.username;
+            Err(describe(
+                format!("{config} does not let user `{user}` in: check its name and password"),
+                error,
+            ))
+        }
+        Ok(Err(error)) => Err(unreachable(config, error)),
+        Err(_) => Err(Error::unavailable(format!(
+            "{config} does not answer within {} s; is it a RabbitMQ server, and is it running?",
+            CONNECT.as_secs()
+        ))),
+    }
 }
 
 /// An answer that has to come: who asks while the connection is lost may never hear of it from the

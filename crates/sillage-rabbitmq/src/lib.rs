@@ -72,6 +72,9 @@
 //!
 //! - **A consumer begins with what is published after its queues were made**, at its first
 //!   [`subscribe`](Broker::subscribe), whatever its [`Start`]. History is read by broadcasts.
+//! - An attempt to connect to something that takes the connection and never answers, as a load balancer
+//!   without a server behind it may do, leaves a thread of the client until that ends the connection: some
+//!   four a minute for each consumer, and for publishing.
 //! - Partitions are not shared out: whoever opens them receives them, so members need leases in a
 //!   database, or one member opens all.
 //! - A broadcast is one stream per topic: while one of its partitions is paused, the topic stands.

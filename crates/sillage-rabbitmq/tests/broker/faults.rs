@@ -94,27 +94,6 @@ async fn publishing_goes_on_where_the_server_went_away_while_it_took_nothing() {
     .await;
 }
 
-/// Each attempt has a thread of the client, until the server ends it.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_gets_no_answer_connects_once() {
-    with(async |corner| {
-        let topic = corner.topic("order", 2).await;
-        let proxy = Proxy::start(&corner.url).await;
-        let broker = RabbitMq::connect(&proxy.url).await.unwrap();
-        let message = corner.messages(&topic, 1, 0..1).remove(0);
-        broker.publish(vec![message.clone()]).await.remove(0).unwrap();
-        proxy.set_mute(true);
-        proxy.cut();
-        let mut attempts = 0;
-        while attempts < 2 {
-            let error = broker.publish(vec![message.clone()]).await.remove(0).unwrap_err();
-            attempts += u32::from(error.to_string().contains("does not answer"));
-        }
-        assert_eq!(proxy.waiting(), 1);
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_confirmed_is_unknown_and_published_again() {
     with(async |corner| {

@@ -1,5 +1,5 @@
-//! Between client and server: cuts connections, refuses new ones or leaves them without an answer, and
-//! says what a server says that is short of memory.
+//! Between client and server: cuts connections, refuses new ones, and says what a server says that is
+//! short of memory.
 #![allow(dead_code)] // each test program uses a part of it
 
 use std::sync::{
@@ -25,9 +25,6 @@ pub(crate) struct Proxy {
     refuses: Arc<AtomicBool>,
     knocked: Arc<Notify>,
     blocks: Arc<Notify>,
-    mute: Arc<AtomicBool>,
-    /// Those who wait for an answer.
-    waiting: Arc<Mutex<Vec<TcpStream>>>,
     connections: Arc<Mutex<JoinSet<()>>>,
     _listening: JoinSet<()>,
 }
@@ -43,24 +40,17 @@ impl Proxy {
             refuses: Arc::default(),
             knocked: Arc::default(),
             blocks: Arc::default(),
-            mute: Arc::default(),
-            waiting: Arc::default(),
             connections: Arc::default(),
             _listening: JoinSet::new(),
         };
         let (refuses, connections) = (proxy.refuses.clone(), proxy.connections.clone());
         let (knocked, blocks) = (proxy.knocked.clone(), proxy.blocks.clone());
-        let (mute, waiting) = (proxy.mute.clone(), proxy.waiting.clone());
         let server = server.to_owned();
         let mut listening = JoinSet::new();
         listening.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if refuses.load(Ordering::SeqCst) {
                     knocked.notify_one();
-                    continue;
-                }
-                if mute.load(Ordering::SeqCst) {
-                    waiting.lock().unwrap().push(client);
                     continue;
                 }
                 let (server, blocks) = (server.clone(), blocks.clone());
@@ -81,16 +71,6 @@ impl Proxy {
     /// Says to all clients that nothing more is to be published. Nothing must be on its way.
     pub(crate) fn block(&self) {
         self.blocks.notify_waiters();
-    }
-
-    /// Lets new connections wait for an answer that does not come, or lets them in.
-    pub(crate) fn set_mute(&self, mute: bool) {
-        self.mute.store(mute, Ordering::SeqCst);
-    }
-
-    /// How many wait for an answer.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.lock().unwrap().len()
     }
 
     /// Ends all connections, without a word.
