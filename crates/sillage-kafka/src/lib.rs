@@ -42,8 +42,7 @@
 //! payload is a deletion (a null value) on compacted topics, and the other way round.
 //!
 //! *Limits.* What Kafka has forgotten is as if it had never been stored: offsets of a group that has no
-//! member for `offsets.retention.minutes`, 7 days unless set; let that be longer than an app may be down
-//! (an app with a database says so in its log when it starts).
+//! member for `offsets.retention.minutes`, 7 days unless set; let that be longer than an app may be down.
 //! Where a topic has transactions of others, and retention has removed all of it behind the last message,
 //! the mark behind that looks like a lost message. A partition without a leader holds up those that were
 //! assigned with it. While one partition is drained for another member, the client holds back the others

@@ -374,7 +374,7 @@ impl Broker for MemoryBroker {
         let progress = |partition: Partition| {
             let settled = state.settled.get(&(consumer.into(), partition.clone())).copied();
             Progress {
-                lag: state.length(&partition).saturating_sub(settled.unwrap_or(0)),
+                lag: state.length(&partition) - settled.unwrap_or(0),
                 settled: settled.and_then(|next| next.checked_sub(1)).map(Offset),
                 partition,
             }

@@ -9,14 +9,10 @@
 //! lost a partition without knowing it commits nothing. A partition that comes back to the member
 //! is delivered again from its last settled place.
 
-use super::{
-    member::Mark,
-    shares::{Change, Policy, Shares},
-};
-use crate::names;
+use super::shares::{Change, Policy, Shares};
 use sillage_core::{
-    BoxFuture, Broker, Clock, Database, Epoch, Inbound, Offset, Partition, PartitionStatus,
-    Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
+    BoxFuture, Broker, Clock, Database, Epoch, Inbound, Partition, PartitionStatus, Receiver,
+    Result, Settled, Settler, Subscribed, Subscription, Text,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -40,9 +36,6 @@ pub(crate) async fn subscribe(
     let consumer = subscription.consumer.clone();
     let partitions =
         if assigns { vec![] } else { partitions(broker, &subscription.topics).await? };
-    if assigns {
-        tell_forgotten(broker, &*database, &subscription).await;
-    }
     let (receiver, settler) = broker.subscribe(subscription).await?;
     let policy = if assigns { Policy::Wanted } else { Policy::Fair };
     let shares = Shares::new(database, clock.clone(), consumer, policy, partitions);
@@ -61,44 +54,6 @@ pub(crate) async fn subscribe(
         _stop: stopped.drop_guard(),
     };
     Ok((Box::new(receiver), settler))
-}
-
-/// Says so where the broker has nothing stored of a consumer that has handled messages before: Kafka
-/// forgets a group that has no member for long.
-async fn tell_forgotten(broker: &dyn Broker, database: &dyn Database, subscription: &Subscription) {
-    let Subscription { consumer, start, .. } = subscription;
-    match forgotten(broker, database, subscription).await {
-        Ok(None) => {}
-        Ok(Some((partition, offset))) => tracing::warn!(
-            %consumer, %partition, offset = offset.0, ?start,
-            "the broker has forgotten where this consumer was, or is another one: it begins where its \
-             subscription says, and what was published since it was there may be gone",
-        ),
-        Err(error) => tracing::debug!(%consumer, %error, "what the broker has stored is not known"),
-    }
-}
-
-/// A partition of which the broker has nothing stored, and the database a watermark.
-async fn forgotten(
-    broker: &dyn Broker,
-    database: &dyn Database,
-    subscription: &Subscription,
-) -> Result<Option<(Partition, Offset)>> {
-    let Subscription { consumer, topics, .. } = subscription;
-    let progress = broker.progress(consumer, topics).await?.into_iter();
-    let unknown: Vec<_> =
-        progress.filter(|one| one.settled.is_none()).map(|one| one.partition).collect();
-    let ids: Vec<_> = unknown.iter().map(|one| names::watermark(consumer, one)).collect();
-    let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
-    let marks = database.get(names::WATERMARKS, &ids).await?;
-    for (partition, stored) in unknown.into_iter().zip(marks) {
-        let Some(stored) = stored else { continue };
-        let mark: Mark = serde_json::from_slice(&stored.body)?;
-        if mark.offset > Offset(0) {
-            return Ok(Some((partition, mark.offset)));
-        }
-    }
-    Ok(None)
 }
 
 /// All partitions of these topics.
@@ -380,39 +335,5 @@ impl Settler for Leased {
             self.shares.close().await?;
             closed
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sillage_core::{Commit, Settled, Start, TopicSpec, Write};
-    use sillage_testkit::{Memory, MemoryBroker, SystemClock};
-
-    #[tokio::test]
-    async fn who_is_forgotten_is_found() {
-        let (broker, database) = (MemoryBroker::new(2, true), Memory::new(Arc::new(SystemClock)));
-        broker.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await.unwrap();
-        let (consumer, topics) = (Text::from("shop/billing"), vec!["order".into()]);
-        let subscription =
-            Subscription { consumer, topics, start: Start::Earliest, broadcast: false };
-        let found = async || forgotten(&broker, &database, &subscription).await.unwrap();
-        assert_eq!(found().await, None, "it was never there");
-        let partition = Partition { topic: "order".into(), number: 1 };
-        let mark = Mark { offset: Offset(7), ..Mark::default() };
-        let put = Write::Put {
-            collection: names::WATERMARKS.into(),
-            id: names::watermark(&subscription.consumer, &partition),
-            sort: None,
-            body: serde_json::to_vec(&mark).unwrap().into(),
-        };
-        let commit = Commit { conditions: vec![], writes: vec![put] };
-        assert!(database.commit(vec![commit]).await[0].is_ok());
-        assert_eq!(found().await, Some((partition.clone(), Offset(7))));
-        let (_receiver, settler) = broker.subscribe(subscription.clone()).await.unwrap();
-        let watermark = Some(Offset(7));
-        let settled = Settled { partition, watermark, finished: vec![] };
-        settler.settle(&[settled]).await.unwrap();
-        assert_eq!(found().await, None, "it goes on where it was");
     }
 }
