@@ -102,6 +102,7 @@ impl Broker for Canned {
             shared: false,
             assigns: true,
             offsets: true,
+            cluster: None,
             max_message_bytes: 1 << 20,
         }
     }

@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub assigns: bool,
     /// Offsets rise within a partition, so that a watermark can settle what is below it.
     pub offsets: bool,
+    /// Which cluster it is, where its offsets mean the same for good: another one has others.
+    pub cluster: Option<Text>,
     /// The largest whole message, in bytes.
     pub max_message_bytes: usize,
 }
@@ -152,6 +154,9 @@ pub struct Subscription {
     pub start: Start,
     /// Every member gets everything, and nothing is stored.
     pub broadcast: bool,
+    /// How far the consumer is by its own database, in this cluster. A broker that has nothing stored
+    /// for such a partition has forgotten it, and must not begin as if the consumer were new.
+    pub reached: Vec<(Partition, Offset)>,
 }
 
 /// A message handed to a consumer.

@@ -11,6 +11,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     config::FromClientConfigAndContext as _,
     consumer::{BaseConsumer, Consumer as _},
+    groups::GroupInfo,
     metadata::Metadata,
     types::RDKafkaErrorCode as Code,
 };
@@ -57,11 +58,12 @@ impl Admin {
         Ok(Admin { config: config.clone(), client })
     }
 
-    /// Whether there is a broker that lets us in, and the largest message that it takes.
+    /// Whether there is a broker that lets us in: which cluster it is of, and the largest message
+    /// that it takes.
     ///
     /// # Errors
     /// `Denied`, `Invalid` (TLS) or `Unavailable`, with what the client knows about it.
-    pub(crate) fn check(&self) -> Result<usize> {
+    pub(crate) fn check(&self) -> Result<(Text, usize)> {
         let metadata = self.wait_for_broker()?;
         let Some(broker) = metadata.brokers().first() else {
             return Err(self.failed("to name its brokers", None));
@@ -69,7 +71,10 @@ impl Admin {
         let limit = self.config_of(&[ResourceSpecifier::Broker(broker.id())], "message.max.bytes");
         // Who may publish may still be forbidden to read settings: then what Kafka has by default.
         let limit = limit.ok().and_then(|found| found.into_values().next());
-        Ok(limit.unwrap_or(1_048_588))
+        let Some(cluster) = self.client.client().fetch_cluster_id(LIMIT) else {
+            return Err(self.failed("which cluster it is of", None));
+        };
+        Ok((cluster.into(), limit.unwrap_or(1_048_588)))
     }
 
     fn wait_for_broker(&self) -> Result<Metadata> {
@@ -324,6 +329,14 @@ impl Admin {
     fn ends(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Ends)>> {
         let ends = offsets::ends(&self.client, partitions, LIMIT)?;
         Ok(partitions.iter().cloned().zip(ends).collect())
+    }
+
+    /// Whether a client of this name is a member of the group.
+    pub(crate) fn has_member(&self, group: &str, client: &str) -> Result<bool> {
+        let groups = self.client.fetch_group_list(Some(group), LIMIT);
+        let groups = groups.map_err(|error| self.failed("who is in a group", Some(error)))?;
+        let mut members = groups.groups().iter().flat_map(GroupInfo::members);
+        Ok(members.any(|member| member.client_id() == client))
     }
 
     /// How far a group is.

@@ -5,8 +5,9 @@ mod url;
 use crate::{error, figures};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use sillage_core::{Error, Result};
-use std::{env, fmt};
+use std::{env, fmt, time::Duration};
 use url::Url;
+use uuid::Uuid;
 
 /// What a URL said.
 #[derive(Clone)]
@@ -34,6 +35,9 @@ pub(crate) struct Topics {
 
 /// Partitions of a topic when nobody says.
 pub(crate) const PARTITIONS: u32 = 12;
+
+/// `session.timeout.ms` when nobody says.
+const SESSION: &str = "10000";
 
 /// What a URL may say, for people.
 const KNOWN: &str = "partitions, replication, retention, create_topics, security, mechanism, user, \
@@ -96,6 +100,13 @@ impl Config {
         client
     }
 
+    /// How long a group waits for a sign of life of a member.
+    pub(crate) fn session(&self) -> Duration {
+        let passed = self.passed.iter().find(|(name, _)| name == "session.timeout.ms");
+        let millis = passed.map_or(SESSION, |(_, value)| value);
+        Duration::from_millis(millis.parse().unwrap_or(10_000))
+    }
+
     /// For a client that reads a group's offsets and never joins it.
     pub(crate) fn observer(&self, group: &str) -> ClientConfig {
         let mut client = self.client();
@@ -131,6 +142,9 @@ impl Config {
     pub(crate) fn consumer(&self, group: &str, broadcast: bool) -> ClientConfig {
         let mut client = self.client();
         client.set("group.id", group);
+        // The group's list of members has no other name of a client that this one knows of itself.
+        let name = format!("sillage-{:08x}", Uuid::new_v4().as_fields().0);
+        default(&mut client, &self.passed, "client.id", &name);
         client.set("enable.auto.commit", if broadcast { "false" } else { "true" });
         for (name, value) in [
             ("partition.assignment.strategy", "cooperative-sticky"),
@@ -141,7 +155,7 @@ impl Config {
             ("auto.commit.interval.ms", "500"),
             // The default skips what was lost without a word.
             ("auto.offset.reset", "error"),
-            ("session.timeout.ms", "10000"),
+            ("session.timeout.ms", SESSION),
             ("heartbeat.interval.ms", "1000"),
             // The default, a second, stalls a consumer whenever its queue was full.
             ("fetch.queue.backoff.ms", "10"),

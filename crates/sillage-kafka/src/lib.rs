@@ -38,15 +38,21 @@
 //! at the end; the rest comes again. Where a consumer starts is committed before the first delivery.
 //! **Nothing is skipped**: where retention passed a consumer, its partition stops, and `next` says
 //! so again and again, with the offsets and the command that accepts the loss; the others go on.
+//! Likewise where Kafka has forgotten how far a consumer is that its own database knows of: from its
+//! start on it would handle again what its inbox does not remember any more.
 //! No record stops a partition: one without readable headers comes with what it says. An empty
-//! payload is a deletion (a null value) on compacted topics, and the other way round.
+//! payload is a deletion (a null value) on compacted topics, and the other way round. **A client
+//! that hangs is replaced**: one that has nothing for three session time-outs, or cannot commit, while
+//! Kafka answers and its group does not know it, is given up for a fresh one, and `next` says so. The
+//! group knows it by `client.id`, which is `sillage-` and a random number; let it differ from member to
+//! member where the URL sets another. **Without a leader** nothing of a partition comes; the others
+//! go on.
 //!
-//! *Limits.* What Kafka has forgotten is as if it had never been stored: offsets of a group that has no
-//! member for `offsets.retention.minutes`, 7 days unless set; let that be longer than an app may be down.
-//! Where a topic has transactions of others, and retention has removed all of it behind the last message,
-//! the mark behind that looks like a lost message. A partition without a leader holds up those that were
-//! assigned with it. While one partition is drained for another member, the client holds back the others
-//! of this member too, for as long as that takes. A broadcast does not see partitions that are made
+//! *Limits.* Kafka forgets the offsets of a group that has no member for `offsets.retention.minutes`, 7
+//! days unless set. Without a database nobody else knows them: the consumer begins where it would if it
+//! were new. Where a topic has transactions of others, and retention has removed all of it behind the
+//! last message, the mark behind that looks like a lost message. While one partition is drained for
+//! another member, the client holds back the others of this member too, for as long as that takes. A broadcast does not see partitions that are made
 //! later. New partitions move keys: [`ensure`](sillage_core::Broker::ensure) tells of another number
 //! and leaves it. After a lost range is accepted the consumer has to be started again. A topic that
 //! is smaller in `max.message.bytes` than the cluster should be known to `ensure`: else the first
@@ -78,6 +84,8 @@ use std::{fmt, sync::Arc};
 pub struct Kafka {
     config: Arc<Config>,
     publisher: Publisher,
+    /// Kafka's id of it.
+    cluster: Text,
 }
 
 impl Kafka {
@@ -89,9 +97,9 @@ impl Kafka {
     pub async fn connect(url: &str) -> Result<Kafka> {
         let config = Arc::new(Config::parse(url)?);
         let asking = config.clone();
-        let largest = blocking(move || Admin::new(&asking)?.check()).await?;
+        let (cluster, largest) = blocking(move || Admin::new(&asking)?.check()).await?;
         let publisher = Publisher::start(config.clone(), largest)?;
-        Ok(Kafka { config, publisher })
+        Ok(Kafka { config, publisher, cluster })
     }
 
     async fn ensure_all(&self, topics: Vec<TopicSpec>) -> Result<TopologyDiff> {
@@ -127,6 +135,7 @@ impl Broker for Kafka {
             shared: true,
             assigns: true,
             offsets: true,
+            cluster: Some(self.cluster.clone()),
             max_message_bytes: self.publisher.limits().largest(),
         }
     }

@@ -8,7 +8,11 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 use sillage_core::{Error, Partition, Result, Start, Timestamp};
-use std::{thread, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    thread,
+    time::Duration,
+};
 
 /// How often, and after which pauses, a partition without a leader is asked for.
 const TRIES: u32 = 20;
@@ -40,6 +44,46 @@ pub(crate) fn ends<C: ConsumerContext>(
         Ends { low, high: high.unwrap_or(low) }
     };
     Ok(low.into_iter().zip(high).map(ends).collect())
+}
+
+/// The ends of those of these partitions that have a leader, where it is known that others have none.
+///
+/// # Errors
+/// As of [`ends`], where nothing is known of leaders, or all have one.
+pub(crate) fn known_ends<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &[Partition],
+    limit: Duration,
+) -> Result<Vec<Option<Ends>>> {
+    let error = match ends(client, partitions, limit) {
+        Ok(ends) => return Ok(ends.into_iter().map(Some).collect()),
+        Err(error) => error,
+    };
+    let led = led(client, partitions, limit).filter(|led| led.len() < partitions.len());
+    let Some(led) = led else { return Err(error) };
+    let mut ends: HashMap<_, _> = led.iter().zip(ends(client, &led, limit)?).collect();
+    Ok(partitions.iter().map(|partition| ends.remove(partition)).collect())
+}
+
+/// Those that have a leader; `None`: that is not known of each.
+fn led<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &[Partition],
+    limit: Duration,
+) -> Option<Vec<Partition>> {
+    let mut led = vec![];
+    for topic in partitions.iter().map(|partition| &partition.topic).collect::<HashSet<_>>() {
+        let metadata = client.fetch_metadata(Some(topic), limit).ok()?;
+        let known = metadata.topics().iter().find(|known| known.name() == &**topic)?;
+        for partition in partitions.iter().filter(|partition| partition.topic == *topic) {
+            let number = partition.number.cast_signed();
+            let known = known.partitions().iter().find(|known| known.id() == number)?;
+            if known.leader() >= 0 {
+                led.push(partition.clone());
+            }
+        }
+    }
+    Some(led)
 }
 
 /// The first offset of each partition at this "time"; `None`: there is nothing so late.

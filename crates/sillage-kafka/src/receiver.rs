@@ -5,6 +5,7 @@ mod context;
 mod decode;
 mod jobs;
 mod lost;
+mod membership;
 mod outbox;
 mod placing;
 mod poller;
@@ -18,8 +19,9 @@ use crate::{
 use context::Context;
 use decode::Desk;
 use jobs::Jobs;
+use membership::Membership;
 use outbox::{Item, Outbox};
-use poller::Poller;
+use poller::{Ended, Poller};
 use rdkafka::{
     config::FromClientConfigAndContext as _,
     consumer::{BaseConsumer, Consumer as _},
@@ -30,9 +32,13 @@ use sillage_core::{
 use std::{
     sync::{Arc, OnceLock, mpsc},
     thread::{self, Thread},
+    time::Duration,
 };
 use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
+
+/// Between tries to make a client.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the poller is told.
 #[derive(Debug)]
@@ -44,8 +50,12 @@ pub(crate) enum Command {
     Close,
     /// Where partitions begin that have just come.
     Placed(Vec<jobs::Placed>),
+    /// Where some begin of which that was not known.
+    Found(Vec<jobs::Placed>),
     /// The offsets that partitions have.
     Ranged(Result<Vec<(Partition, crate::offsets::Ends)>>),
+    /// Whether the group knows this member.
+    Known(Result<bool>),
 }
 
 /// Tells the poller, and wakes it.
@@ -100,26 +110,21 @@ pub(crate) async fn subscribe(
     let (commands, heard) = mpsc::channel();
     let line = Line { commands, waker: Arc::default() };
     let outbox = Arc::new(Outbox::new(line.waker.clone()));
-    let consumer = consumer(config, &subscription, &line)?;
-    if subscription.broadcast {
-        consumer.context().assigned(partitions);
-    } else {
-        let topics: Vec<&str> = subscription.topics.iter().map(|topic| &**topic).collect();
-        let what = || format!("consumer `{}` cannot join", subscription.consumer);
-        consumer.subscribe(&topics).map_err(|error| error::describe(what(), error))?;
-    }
-    let consumer = Arc::new(consumer);
+    let seat = Seat {
+        config: config.clone(),
+        subscription,
+        partitions,
+        line: line.clone(),
+        outbox: outbox.clone(),
+        runtime: Handle::current(),
+    };
+    let poller = seat.take()?;
     let (leave, left) = watch::channel(false);
-    let told = (line.clone(), outbox.clone());
-    let jobs = Jobs::new(&consumer, &subscription, told, Handle::current());
-    let waker = line.waker.clone();
-    let who = (subscription, config.servers.clone());
-    let poller = Poller::new(consumer, who, outbox.clone(), jobs);
     thread::Builder::new()
         .name("kafka-receiver".into())
         .spawn(move || {
-            let _ = waker.0.set(thread::current());
-            poller.run(&heard);
+            let _ = seat.line.waker.0.set(thread::current());
+            seat.keep(poller, &heard);
             leave.send_replace(true);
         })
         .map_err(|error| Error::unavailable("no thread for receiving").because(error))?;
@@ -129,24 +134,64 @@ pub(crate) async fn subscribe(
     Ok((Box::new(KafkaReceiver { tie, desk }), settler))
 }
 
-fn consumer(
-    config: &Config,
-    subscription: &Subscription,
-    line: &Line,
-) -> Result<BaseConsumer<Context>> {
-    let broadcast = subscription.broadcast;
-    let group = if broadcast {
-        format!("{}.{}", subscription.consumer, Uuid::new_v4())
-    } else {
-        subscription.consumer.to_string()
-    };
-    let context = Context::new(subscription.consumer.clone());
-    let made = BaseConsumer::from_config_and_context(&config.consumer(&group, broadcast), context);
-    let what = || format!("no consumer for Kafka at {} can be made", config.servers);
-    let mut consumer = made.map_err(|error| error::describe(what(), error))?;
-    let waker = line.waker.clone();
-    consumer.set_nonempty_callback(move || waker.wake());
-    Ok(consumer)
+/// A place in a consumer, which is taken again with a fresh client where one has failed.
+struct Seat {
+    config: Arc<Config>,
+    subscription: Subscription,
+    /// All there are, for a broadcast.
+    partitions: Vec<Partition>,
+    line: Line,
+    outbox: Arc<Outbox>,
+    runtime: Handle,
+}
+
+impl Seat {
+    fn take(&self) -> Result<Poller> {
+        let Subscription { consumer, topics, broadcast, .. } = &self.subscription;
+        let group = if *broadcast {
+            format!("{consumer}.{}", Uuid::new_v4())
+        } else {
+            consumer.to_string()
+        };
+        let properties = self.config.consumer(&group, *broadcast);
+        let context = Context::new(consumer.clone());
+        let made = BaseConsumer::from_config_and_context(&properties, context);
+        let what = || format!("no consumer for Kafka at {} can be made", self.config.servers);
+        let mut client = made.map_err(|error| error::describe(what(), error))?;
+        let waker = self.line.waker.clone();
+        client.set_nonempty_callback(move || waker.wake());
+        if *broadcast {
+            client.context().assigned(self.partitions.clone());
+        } else {
+            let topics: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+            let what = || format!("consumer `{consumer}` cannot join");
+            client.subscribe(&topics).map_err(|error| error::describe(what(), error))?;
+        }
+        let client = Arc::new(client);
+        let name = properties.get("client.id").unwrap_or_default();
+        let jobs = Jobs::new(&client, (self, name));
+        let membership = Membership::new(self.config.session());
+        Ok(Poller::new(client, self, jobs, membership))
+    }
+
+    /// Polls until the consumer is closed.
+    fn keep(&self, mut poller: Poller, heard: &mpsc::Receiver<Command>) {
+        while poller.run(heard) == Ended::Hung {
+            loop {
+                match self.take() {
+                    Ok(fresh) => {
+                        poller = fresh;
+                        break;
+                    }
+                    Err(error) => self.outbox.fail(error),
+                }
+                thread::park_timeout(AGAIN);
+                if heard.try_iter().any(|command| matches!(command, Command::Close)) {
+                    return self.outbox.close();
+                }
+            }
+        }
+    }
 }
 
 /// The receiving side of a subscription.

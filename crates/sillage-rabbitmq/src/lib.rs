@@ -11,6 +11,7 @@
 //!     topics: vec!["order".into()],
 //!     start: Start::Latest,
 //!     broadcast: false,
+//!     reached: vec![],
 //! };
 //! broker.ensure(&[TopicSpec { name: "order".into(), partitions: None }]).await?;
 //! let (mut receiver, settler) = broker.subscribe(subscription).await?;
@@ -153,7 +154,7 @@ impl RabbitMq {
     }
 
     async fn join(&self, subscription: Subscription) -> Result<Subscribed> {
-        let Subscription { consumer, topics, start, broadcast } = subscription;
+        let Subscription { consumer, topics, start, broadcast, .. } = subscription;
         if broadcast {
             let topics = self.topology.with_partitions(&topics).await?;
             let link = Link::new(self.config.clone(), format!("broadcast {consumer}"));
@@ -184,6 +185,7 @@ impl Broker for RabbitMq {
             shared: true,
             assigns: false,
             offsets: false,
+            cluster: None,
             max_message_bytes: Limits::default().message,
         }
     }

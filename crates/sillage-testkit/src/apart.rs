@@ -134,6 +134,9 @@ impl Broker for Apart {
             let subscription = Subscription {
                 consumer: names.there(&subscription.consumer),
                 topics: names.all_there(&subscription.topics),
+                reached: (subscription.reached.iter())
+                    .map(|(partition, offset)| (names.partition_there(partition), *offset))
+                    .collect(),
                 ..subscription
             };
             let (receiver, settler) = self.broker.subscribe(subscription).await?;

@@ -37,6 +37,9 @@ struct State {
     joined: u64,
     is_down: bool,
     refused: HashSet<Text>,
+    cluster: Option<Text>,
+    /// What the members of a consumer had reached, as the last one said that joined.
+    reached: HashMap<Text, Vec<(Partition, Offset)>>,
 }
 
 struct Member {
@@ -68,6 +71,16 @@ impl MemoryBroker {
     fn with(partitions: u32, assigns: bool, offsets: bool) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
         MemoryBroker(Arc::new(Shared { assigns, offsets, partitions, state, changed }))
+    }
+
+    /// From now on it is this cluster.
+    pub fn is_cluster(&self, cluster: &str) {
+        self.0.state().cluster = Some(cluster.into());
+    }
+
+    /// How far the consumer had come elsewhere when a member of it joined last.
+    pub fn reached(&self, consumer: &str) -> Vec<(Partition, Offset)> {
+        self.0.state().reached.get(consumer).cloned().unwrap_or_default()
     }
 
     /// Takes a message as it is, as a producer leaves it there that knows no limits.
@@ -285,6 +298,7 @@ impl Broker for MemoryBroker {
             shared: true,
             assigns: self.0.assigns,
             offsets: self.0.offsets,
+            cluster: self.0.state().cluster.clone(),
             max_message_bytes: Limits::default().message,
         }
     }
@@ -322,6 +336,7 @@ impl Broker for MemoryBroker {
         let id = state.joined;
         let (consumer, broadcast) = (subscription.consumer.clone(), subscription.broadcast);
         let partitions = state.partitions(&subscription.topics);
+        state.reached.insert(consumer.clone(), subscription.reached.clone());
         state.members.insert(
             id,
             Member {

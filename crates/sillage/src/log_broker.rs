@@ -66,6 +66,7 @@ impl Broker for LogBroker {
             shared: true,
             assigns: true,
             offsets: true,
+            cluster: None,
             max_message_bytes: Limits::default().message,
         }
     }

@@ -1,6 +1,6 @@
 //! How things are named in the database: one place, so that runtime and operator verbs agree.
 
-use sillage_core::{Key, Offset, Partition, Text};
+use sillage_core::{Database, Key, Offset, Partition, Range, Result, Stored, Text};
 use uuid::Uuid;
 
 /// Documents of parked keys.
@@ -61,9 +61,30 @@ pub(crate) fn part(service: &str, name: &str) -> Text {
     joined(service, name)
 }
 
+/// All documents of a collection whose ids begin so.
+pub(crate) async fn all(
+    database: &dyn Database,
+    collection: &str,
+    prefix: &str,
+) -> Result<Vec<Stored>> {
+    let (mut all, mut after) = (vec![], Text::from(""));
+    loop {
+        let range = Range::Ids { prefix, after: &after };
+        let page = database.list(collection, range, 500).await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = last.id.clone();
+        all.extend(page);
+    }
+}
+
+/// What the ids of a consumer's watermarks begin with.
+pub(crate) fn watermarks(consumer: &str) -> String {
+    format!("{consumer}/")
+}
+
 /// The watermark of a consumer in a partition.
 pub(crate) fn watermark(consumer: &str, partition: &Partition) -> Text {
-    format!("{consumer}/{partition}").into()
+    format!("{}{partition}", watermarks(consumer)).into()
 }
 
 /// The sort key of an offset: its twenty digits.

@@ -2,9 +2,9 @@
 //! consumers, which its services never see.
 
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Partition, Progress, PublishError,
-    Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text, TopicSpec,
-    TopicStatus, TopologyDiff,
+    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Offset, Partition, Progress,
+    PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
+    TopicSpec, TopicStatus, TopologyDiff,
 };
 use std::sync::Arc;
 
@@ -44,6 +44,10 @@ impl Names {
 
     fn partitions_out(&self, partitions: &[Partition]) -> Vec<Partition> {
         partitions.iter().map(|partition| self.partition_out(partition)).collect()
+    }
+
+    fn reached_out(&self, reached: &[(Partition, Offset)]) -> Vec<(Partition, Offset)> {
+        reached.iter().map(|(partition, offset)| (self.partition_out(partition), *offset)).collect()
     }
 
     fn partition_back(&self, partition: Partition) -> Partition {
@@ -116,6 +120,7 @@ impl Broker for Prefixed {
         let subscription = Subscription {
             consumer: self.names.out(&subscription.consumer),
             topics: self.names.all_out(&subscription.topics),
+            reached: self.names.reached_out(&subscription.reached),
             ..subscription
         };
         Box::pin(async move {

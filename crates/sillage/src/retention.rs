@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sillage_core::{
     Clock, Commit, CommitError, Condition, Database, Epoch, Error, ErrorKind, Filter, Position,
-    Range, Result, Stored, Text, Timestamp, Version, Write,
+    Result, Text, Timestamp, Version, Write,
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -100,7 +100,7 @@ pub(crate) async fn readers(database: &dyn Database) -> Result<(Vec<LogReader>, 
     // Before anything else: whoever joins later changes it.
     let mut unchanged = vec![unchanged(database, names::RETENTION, READERS).await?];
     let mut found = vec![];
-    for stored in all(database, names::MANIFESTS).await? {
+    for stored in names::all(database, names::MANIFESTS, "").await? {
         let manifest: Value = serde_json::from_slice(&stored.body)?;
         if manifest["broker"].as_str() != Some(EMBEDDED) {
             continue;
@@ -114,7 +114,7 @@ pub(crate) async fn readers(database: &dyn Database) -> Result<(Vec<LogReader>, 
             found.push(LogReader { name: format!("consumer {consumer}"), position });
         }
     }
-    for stored in all(database, names::PROJECTIONS).await? {
+    for stored in names::all(database, names::PROJECTIONS, "").await? {
         let of: Generations = serde_json::from_slice(&stored.body)?;
         for generation in of.all() {
             let [(at, _), _] = checkpoints(database, &stored.id, [generation, generation]).await?;
@@ -124,7 +124,7 @@ pub(crate) async fn readers(database: &dyn Database) -> Result<(Vec<LogReader>, 
         unchanged.push(document(names::PROJECTIONS, stored.id, Some(stored.version)));
     }
     // After the consumers: what their watermarks have passed is parked before that.
-    for stored in all(database, names::PARKED).await? {
+    for stored in names::all(database, names::PARKED, "").await? {
         let parked: Parked = serde_json::from_slice(&stored.body)?;
         if let Some(position) = parked.position {
             let position = Position(position.0.saturating_sub(1));
@@ -170,17 +170,6 @@ async fn unchanged(database: &dyn Database, collection: &str, id: &str) -> Resul
 
 fn document(collection: &str, id: impl Into<Text>, expected: Option<Version>) -> Condition {
     Condition::Document { collection: collection.into(), id: id.into(), expected }
-}
-
-async fn all(database: &dyn Database, collection: &str) -> Result<Vec<Stored>> {
-    let (mut all, mut after) = (vec![], Text::from(""));
-    loop {
-        let range = Range::Ids { prefix: "", after: &after };
-        let page = database.list(collection, range, 500).await?;
-        let Some(last) = page.last() else { return Ok(all) };
-        after = last.id.clone();
-        all.extend(page);
-    }
 }
 
 /// Trims the log of one database.

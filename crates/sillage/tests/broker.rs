@@ -31,6 +31,7 @@ fn subscription(consumer: &str) -> Subscription {
         topics: vec!["order".into()],
         start: Start::Earliest,
         broadcast: false,
+        reached: vec![],
     }
 }
 

@@ -44,6 +44,8 @@ impl Server for Kafka {
         let ca = format!("ca={}", ca.display());
         vec![
             Variable::new("SILLAGE_TEST_KAFKA", format!("kafka://{}", at(PLAIN))),
+            Variable::new("SILLAGE_TEST_KAFKA_PROXIED", format!("kafka://{}", at(PROXY))),
+            Variable::new("SILLAGE_TEST_KAFKA_BEHIND_PROXY", at(BEHIND_PROXY)),
             Variable::new(
                 "SILLAGE_TEST_KAFKA_SASL",
                 format!("kafka://{user}@{}?security=sasl_plaintext&{scram}", at(SASL)),

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! Opening ──stored──▶ Placing ──placed──▶ Flowing ──revoked──▶ Draining ──released──▶ Gone
-//!                        ▲                   │
-//!                        └─────released──────┘          Stopped: offsets are gone
+//!    ▲                   ▲                   │
+//! Unplaced               └─────released──────┘          Stopped: offsets are gone
 //! ```
 
 use sillage_core::{Offset, Partition, Settled};
@@ -12,6 +12,8 @@ use std::collections::HashMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Where it starts is not known yet.
+    Unplaced,
     /// Where it starts is being committed: said once, whatever happens then.
     Opening,
     /// The client has to be told again where to read.
@@ -164,7 +166,7 @@ impl Assignments {
                 place.announced = false;
                 false
             }
-            Phase::Opening | Phase::Placing | Phase::Gone => false,
+            Phase::Unplaced | Phase::Opening | Phase::Placing | Phase::Gone => false,
         }
     }
 
@@ -238,7 +240,7 @@ impl Assignments {
         for place in &mut self.places {
             let wanted = match place.phase {
                 Phase::Flowing => full || place.held,
-                Phase::Opening | Phase::Placing | Phase::Stopped => true,
+                Phase::Unplaced | Phase::Opening | Phase::Placing | Phase::Stopped => true,
                 // The client itself fetches nothing more of it.
                 Phase::Draining | Phase::Gone => continue,
             };

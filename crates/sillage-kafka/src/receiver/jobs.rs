@@ -1,12 +1,13 @@
 //! What blocks, beside the poller: where partitions begin, and what offsets they have.
 
-use super::{Command, Line, context::Context, outbox::Outbox};
+use super::{Command, Line, Seat, context::Context, outbox::Outbox};
 use crate::{
-    admin::blocking,
+    admin::{Admin, blocking},
+    config::Config,
     offsets::{self, Ends},
 };
 use rdkafka::consumer::BaseConsumer;
-use sillage_core::{Partition, Result, Start, Subscription};
+use sillage_core::{Offset, Partition, Result, Subscription};
 use std::{
     sync::{
         Arc,
@@ -36,13 +37,19 @@ pub(super) enum At {
     Start(u64, Ends),
     /// This is stored, and not there any more.
     Gone(u64, Ends),
+    /// Nothing is stored, and what there is only its leader could tell, which it has not.
+    Unknown,
+    /// Nothing is stored, though the consumer has come this far.
+    Forgotten(u64, Ends),
 }
 
 /// Starts jobs; their answers come as commands.
 pub(super) struct Jobs {
     consumer: Arc<BaseConsumer<Context>>,
-    start: Start,
-    broadcast: bool,
+    config: Arc<Config>,
+    subscription: Subscription,
+    /// What the client calls itself.
+    client: String,
     line: Line,
     outbox: Arc<Outbox>,
     runtime: Handle,
@@ -53,13 +60,19 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn new(
         consumer: &Arc<BaseConsumer<Context>>,
-        subscription: &Subscription,
-        (line, outbox): (Line, Arc<Outbox>),
-        runtime: Handle,
+        (seat, client): (&Seat, &str),
     ) -> Jobs {
-        let (start, broadcast) = (subscription.start, subscription.broadcast);
-        let (consumer, leaving) = (consumer.clone(), Arc::default());
-        Jobs { consumer, start, broadcast, line, outbox, runtime, under_way: 0, leaving }
+        Jobs {
+            consumer: consumer.clone(),
+            config: seat.config.clone(),
+            subscription: seat.subscription.clone(),
+            client: client.into(),
+            line: seat.line.clone(),
+            outbox: seat.outbox.clone(),
+            runtime: seat.runtime.clone(),
+            under_way: 0,
+            leaving: Arc::default(),
+        }
     }
 
     /// Finds out where these begin. Tries until it knows, as the group waits for it; or until
@@ -67,13 +80,14 @@ impl Jobs {
     pub(super) fn place(&mut self, partitions: Vec<Partition>) {
         self.under_way += 1;
         let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
-        let (start, broadcast, leaving) = (self.start, self.broadcast, self.leaving.clone());
-        let outbox = self.outbox.clone();
+        let (subscription, outbox) = (self.subscription.clone(), self.outbox.clone());
+        let leaving = self.leaving.clone();
         self.runtime.spawn(async move {
             let mut placed = vec![];
             while !leaving.load(Ordering::Acquire) {
-                let (consumer, partitions) = (consumer.clone(), partitions.clone());
-                let work = move || place(&consumer, partitions, start, broadcast);
+                let (consumer, subscription) = (consumer.clone(), subscription.clone());
+                let partitions = partitions.clone();
+                let work = move || place(&consumer, partitions, &subscription);
                 match blocking(work).await {
                     Ok(known) => {
                         placed = known;
@@ -92,6 +106,27 @@ impl Jobs {
         });
     }
 
+    /// Finds out where those of these begin that have a leader by now, as soon as one has.
+    pub(super) fn find(&mut self, partitions: Vec<Partition>) {
+        self.under_way += 1;
+        let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
+        let (subscription, leaving) = (self.subscription.clone(), self.leaving.clone());
+        self.runtime.spawn(async move {
+            let mut found = vec![];
+            while found.is_empty() && !leaving.load(Ordering::Acquire) {
+                tokio::time::sleep(WAIT).await;
+                let (consumer, subscription) = (consumer.clone(), subscription.clone());
+                let partitions = partitions.clone();
+                let work = move || place(&consumer, partitions, &subscription);
+                let known = blocking(work).await.unwrap_or_default();
+                let is_known = |placed: &Placed| !matches!(placed.at, At::Unknown);
+                found = known.into_iter().filter(is_known).collect();
+            }
+            drop(consumer);
+            answer.give(Command::Found(found));
+        });
+    }
+
     /// Finds out which offsets these have.
     pub(super) fn range(&mut self, partitions: Vec<Partition>) {
         self.under_way += 1;
@@ -101,6 +136,19 @@ impl Jobs {
             let ends = blocking(move || offsets::ends(&consumer, &asking, LIMIT)).await;
             let ranged = ends.map(|ends| partitions.into_iter().zip(ends).collect());
             answer.give(Command::Ranged(ranged));
+        });
+    }
+
+    /// Finds out whether the group knows this member, by a client that is not its own: of that one
+    /// is not known what it still does.
+    pub(super) fn look_for(&mut self) {
+        self.under_way += 1;
+        let answer = Answer::to(&self.line);
+        let (config, client) = (self.config.clone(), self.client.clone());
+        let group = self.subscription.consumer.clone();
+        self.runtime.spawn(async move {
+            let work = move || Admin::new(&config)?.has_member(&group, &client);
+            answer.give(Command::Known(blocking(work).await));
         });
     }
 
@@ -145,25 +193,41 @@ impl Drop for Answer {
 fn place(
     consumer: &BaseConsumer<Context>,
     partitions: Vec<Partition>,
-    start: Start,
-    broadcast: bool,
+    subscription: &Subscription,
 ) -> Result<Vec<Placed>> {
     if partitions.is_empty() {
         return Ok(vec![]);
     }
-    let committed = if broadcast {
+    let committed = if subscription.broadcast {
         vec![None; partitions.len()]
     } else {
         offsets::committed(consumer, &partitions, LIMIT)?
     };
-    let ends = offsets::ends(consumer, &partitions, LIMIT)?;
-    let starts = offsets::start(consumer, &partitions, (start, &ends), LIMIT)?;
-    let known = committed.into_iter().zip(ends).zip(starts);
-    let at = |((committed, ends), start): ((Option<u64>, Ends), u64)| match committed {
-        Some(next) if ends.low <= next && next <= ends.high => At::Stored(next),
-        Some(next) => At::Gone(next, ends),
-        None => At::Start(start, ends),
-    };
-    let place = |(partition, known)| Placed { partition, at: at(known) };
-    Ok(partitions.into_iter().zip(known).map(place).collect())
+    let ends = offsets::known_ends(consumer, &partitions, LIMIT)?;
+    let known = partitions.into_iter().zip(committed).zip(ends);
+    let (mut placed, mut starting) = (vec![], vec![]);
+    for ((partition, committed), ends) in known {
+        let reached = subscription.reached.iter().find(|(of, _)| *of == partition);
+        let at = match (committed, ends) {
+            (Some(next), Some(ends)) if next < ends.low || ends.high < next => At::Gone(next, ends),
+            // Where there is no leader, the client finds out later whether it is there.
+            (Some(next), _) => At::Stored(next),
+            (None, None) => At::Unknown,
+            (None, Some(ends)) => match reached {
+                // A topic that is shorter was made anew.
+                Some((_, Offset(last))) if *last < ends.high => At::Forgotten(last + 1, ends),
+                _ => {
+                    starting.push((partition, ends));
+                    continue;
+                }
+            },
+        };
+        placed.push(Placed { partition, at });
+    }
+    let (partitions, ends): (Vec<_>, Vec<_>) = starting.into_iter().unzip();
+    let starts = offsets::start(consumer, &partitions, (subscription.start, &ends), LIMIT)?;
+    let starting = partitions.into_iter().zip(starts).zip(ends);
+    let start = |((partition, start), ends)| Placed { partition, at: At::Start(start, ends) };
+    placed.extend(starting.map(start));
+    Ok(placed)
 }

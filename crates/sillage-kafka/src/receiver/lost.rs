@@ -47,18 +47,51 @@ impl Poller {
 
     /// Says that offsets are gone, again and again.
     pub(super) fn stop(&self, partition: &Partition, next: u64, ends: Ends) {
-        let (Partition { topic, number }, Ends { low, high }) = (partition, ends);
-        let servers = &self.servers;
+        let Ends { low, high } = ends;
         let consumer = &self.subscription.consumer;
+        let accept = self.reset(partition, "to-earliest");
         self.outbox.stop(
             partition.clone(),
             format!(
                 "consumer `{consumer}` is stopped at {partition}: it is at offset {next}, and \
                  Kafka has only {low}..{high}, so that messages are gone which it never saw. To \
-                 accept the loss, stop all processes of the consumer and run \
-                 `kafka-consumer-groups.sh --bootstrap-server {servers} --group {consumer} --topic \
-                 {topic}:{number} --reset-offsets --to-earliest --execute`"
+                 accept the loss, stop all processes of the consumer and run `{accept}`"
             ),
         );
+    }
+
+    /// Says that Kafka has forgotten how far the consumer is, again and again.
+    pub(super) fn stop_forgotten(&self, partition: &Partition, next: u64, ends: Ends) {
+        let Ends { low, high } = ends;
+        let consumer = &self.subscription.consumer;
+        let go_on = if next < low {
+            let accept = self.reset(partition, "to-earliest");
+            format!(
+                "Messages before {low} are gone which it never saw; to accept the loss: `{accept}`"
+            )
+        } else {
+            let go_on = self.reset(partition, &format!("to-offset {next}"));
+            format!("To go on there: `{go_on}`")
+        };
+        self.outbox.stop(
+            partition.clone(),
+            format!(
+                "consumer `{consumer}` is stopped at {partition}: its database says that it is at \
+                 offset {next} of {low}..{high}, and Kafka has forgotten that, as it does when no \
+                 member was there for `offsets.retention.minutes`. From its start on it would handle \
+                 again what its inbox does not remember any more. Stop all processes of the \
+                 consumer. {go_on}"
+            ),
+        );
+    }
+
+    /// What sets a group's offset.
+    fn reset(&self, partition: &Partition, to: &str) -> String {
+        let (servers, group) = (&self.servers, &self.subscription.consumer);
+        let Partition { topic, number } = partition;
+        format!(
+            "kafka-consumer-groups.sh --bootstrap-server {servers} --group {group} --topic \
+             {topic}:{number} --reset-offsets --{to} --execute"
+        )
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::{
     Offset as Position,
     consumer::{BaseConsumer, Consumer as _},
 };
-use sillage_core::{Inbound, Partition};
+use sillage_core::{Error, Inbound, Partition};
 use std::time::Duration;
 
 /// For placing a partition.
@@ -25,16 +25,18 @@ impl Poller {
         let broadcast = self.subscription.broadcast;
         // Nothing is known when the group is being left: it is told what it waits for.
         let offsets = placed.iter().map(|placed| {
-            let offset = match placed.at {
-                At::Stored(offset) => offset,
-                At::Start(offset, _) if broadcast => offset,
+            let at = |offset: u64| Position::Offset(offset.cast_signed());
+            let position = match placed.at {
+                At::Stored(offset) => at(offset),
+                At::Start(offset, _) if broadcast => at(offset),
                 // Until its start is committed nothing of it is delivered: what the client fetched
                 // from there meanwhile, all that it keeps ahead, it would fetch once more.
-                At::Start(_, ends) => ends.high,
+                At::Start(_, ends) => at(ends.high),
+                At::Unknown => Position::End,
                 // The client needs one that is there; nothing of it is delivered.
-                At::Gone(_, ends) => ends.low,
+                At::Gone(_, ends) | At::Forgotten(_, ends) => at(ends.low),
             };
-            (&placed.partition, Position::Offset(offset.cast_signed()))
+            (&placed.partition, position)
         });
         let taken = list(offsets).and_then(|list| {
             let taken = if broadcast {
@@ -50,22 +52,14 @@ impl Poller {
             return self.outbox.fail(error);
         }
         let (mut flowing, mut paused, mut opening) = (vec![], vec![], vec![]);
-        for Placed { partition, at } in placed {
-            let (offset, phase) = match at {
-                At::Stored(offset) => (offset, Phase::Flowing),
-                At::Start(offset, _) if broadcast => (offset, Phase::Flowing),
-                At::Start(offset, _) => (offset, Phase::Opening),
-                At::Gone(offset, _) => (offset, Phase::Stopped),
-            };
-            if self.assignments.take(&partition, offset, phase) {
+        for placed in placed {
+            let partition = placed.partition.clone();
+            let (phase, was_paused) = self.begin(placed, Phase::Flowing, &mut opening);
+            if was_paused {
                 paused.push(partition.clone());
             }
-            match at {
-                At::Gone(offset, ends) => self.stop(&partition, offset, ends),
-                At::Start(offset, _) if phase == Phase::Opening => {
-                    opening.push((partition, offset));
-                }
-                _ => flowing.push(partition),
+            if phase == Phase::Flowing {
+                flowing.push(partition);
             }
         }
         self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
@@ -73,6 +67,59 @@ impl Poller {
         if !flowing.is_empty() {
             self.outbox.push([Item::Inbound(Inbound::Assigned(flowing))]);
         }
+    }
+
+    /// Begins with one, which is in this phase where nothing holds it up; those that start come to
+    /// `opening`. The phase that it is in, and whether the client has it paused still.
+    fn begin(
+        &mut self,
+        Placed { partition, at }: Placed,
+        unhindered: Phase,
+        opening: &mut Vec<(Partition, u64)>,
+    ) -> (Phase, bool) {
+        let (offset, phase) = match at {
+            At::Stored(offset) => (offset, unhindered),
+            At::Start(offset, _) if self.subscription.broadcast => (offset, unhindered),
+            At::Start(offset, _) => (offset, Phase::Opening),
+            At::Unknown => (0, Phase::Unplaced),
+            At::Gone(offset, _) | At::Forgotten(offset, _) => (offset, Phase::Stopped),
+        };
+        let was_paused = self.assignments.take(&partition, offset, phase);
+        match at {
+            At::Gone(_, ends) => self.stop(&partition, offset, ends),
+            At::Forgotten(_, ends) => self.stop_forgotten(&partition, offset, ends),
+            At::Unknown => self.outbox.fail(Error::unavailable(format!(
+                "consumer `{}` begins with {partition} once that has a leader: nothing is stored, \
+                 and only a leader knows what there is",
+                self.subscription.consumer
+            ))),
+            At::Start(..) if phase == Phase::Opening => opening.push((partition, offset)),
+            At::Start(..) | At::Stored(_) => {}
+        }
+        (phase, was_paused)
+    }
+
+    /// Looks after those whose beginning is not known.
+    pub(super) fn find(&mut self) {
+        let unplaced = self.assignments.in_phase(Phase::Unplaced);
+        if !unplaced.is_empty() && !self.finding {
+            self.finding = true;
+            self.jobs.find(unplaced);
+        }
+    }
+
+    /// Begins with what was found out of those; one may have been given back meanwhile.
+    pub(super) fn found(&mut self, found: Vec<Placed>) {
+        self.finding = false;
+        let unplaced = self.assignments.in_phase(Phase::Unplaced);
+        let mut opening = vec![];
+        for placed in found {
+            if unplaced.contains(&placed.partition) {
+                // The client has it somewhere else: it is to be told.
+                self.begin(placed, Phase::Placing, &mut opening);
+            }
+        }
+        self.open(&opening);
     }
 
     /// Stores where these start, which the client commits soon, before anything of them is

@@ -2,11 +2,12 @@
 //! the broker ask for, one after the other.
 
 use super::{
-    Command,
+    Command, Seat,
     assignments::{Assignments, Phase, offset},
     context::{Context, Event},
     decode::Records,
     jobs::Jobs,
+    membership::Membership,
     outbox::{Item, Outbox},
 };
 use crate::{admin::list, error};
@@ -17,18 +18,23 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
 };
-use sillage_core::{Error, ErrorKind, HeaderLayout, Inbound, Partition, Settled, Subscription};
+use sillage_core::{
+    Error, ErrorKind, HeaderLayout, Inbound, Partition, Result, Settled, Subscription,
+};
 use std::{
     sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Records gathered at once.
 const BATCH: usize = 512;
 /// Turns of rest for which what is fetched ahead is kept while all partitions are held: 30 s.
 /// Pausing throws it away, to be fetched again for each few messages that are handled.
 const KEEP: u32 = 300;
+/// What is settled is committed within this, where all is well.
+const COMMITTED: Duration = Duration::from_secs(5);
 /// With nothing to do the thread is woken by the client; this is for what it is not woken for.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -42,14 +48,29 @@ pub(super) struct Poller {
     pub(super) assignments: Assignments,
     /// The group waits to hear that these were taken.
     pub(super) arriving: Option<Vec<Partition>>,
+    /// Where some begin is being found out.
+    pub(super) finding: bool,
     pub(super) gathered: Gathered,
     /// Partitions that stopped, of which is not known which they are.
     pub(super) stopped: usize,
     /// Idle turns until they are looked for again.
     pub(super) look_in: u32,
-    leaving: bool,
+    membership: Membership,
+    /// Since when something is stored that the client has not committed.
+    uncommitted_since: Option<Instant>,
+    /// How it ends, once what was begun has ended.
+    ending: Option<Ended>,
     /// Turns of rest while all partitions are held.
     held: u32,
+}
+
+/// Why a poller ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to, and has left the group.
+    Closed,
+    /// Its client does nothing any more.
+    Hung,
 }
 
 /// Records of one turn, by place.
@@ -67,29 +88,38 @@ pub(super) struct Gathered {
 impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Context>>,
-        (subscription, servers): (Subscription, String),
-        outbox: Arc<Outbox>,
+        seat: &Seat,
         jobs: Jobs,
+        membership: Membership,
     ) -> Poller {
         Poller {
             consumer,
-            subscription,
-            servers,
-            outbox,
+            subscription: seat.subscription.clone(),
+            servers: seat.config.servers.clone(),
+            outbox: seat.outbox.clone(),
             jobs,
+            membership,
             assignments: Assignments::default(),
             arriving: None,
+            finding: false,
             gathered: Gathered::default(),
             stopped: 0,
             look_in: 0,
-            leaving: false,
+            uncommitted_since: None,
+            ending: None,
             held: 0,
         }
     }
 
-    /// Polls until the consumer is closed and has left the group.
-    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
-        while !(self.leaving && self.jobs.are_done()) {
+    /// Polls until the consumer is closed and has left the group, or its client hangs.
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) -> Ended {
+        loop {
+            if let Some(ended) = self.ending
+                && self.jobs.are_done()
+            {
+                self.leave(ended);
+                return ended;
+            }
             let mut is_busy = false;
             while let Ok(command) = commands.try_recv() {
                 self.obey(command);
@@ -112,7 +142,6 @@ impl Poller {
                 self.rest();
             }
         }
-        self.leave();
     }
 
     fn rest(&mut self) {
@@ -138,16 +167,24 @@ impl Poller {
             Command::Pause(partitions) => self.assignments.hold(&partitions, true),
             Command::Resume(partitions) => self.assignments.hold(&partitions, false),
             Command::Close => {
-                self.leaving = true;
+                self.ending = Some(Ended::Closed);
                 self.jobs.leave();
             }
             Command::Placed(placed) => {
                 self.jobs.answered();
                 self.placed(placed);
             }
+            Command::Found(found) => {
+                self.jobs.answered();
+                self.found(found);
+            }
             Command::Ranged(ranged) => {
                 self.jobs.answered();
                 self.ranged(ranged);
+            }
+            Command::Known(known) => {
+                self.jobs.answered();
+                self.known(known);
             }
         }
     }
@@ -170,6 +207,7 @@ impl Poller {
                 }
             }
             Event::Committed { partitions, error: None } => {
+                self.uncommitted_since = None;
                 self.outbox.settled(None);
                 self.assignments.stored(&partitions);
             }
@@ -177,7 +215,10 @@ impl Poller {
         }
     }
 
-    fn uncommitted(&self, code: Code) {
+    fn uncommitted(&mut self, code: Code) {
+        if code == Code::NoOffset {
+            self.uncommitted_since = None;
+        }
         // The group moves on without us, or there was nothing to commit: no trouble of settling.
         let is_usual = matches!(
             code,
@@ -203,6 +244,8 @@ impl Poller {
             self.give_back(&returned);
         }
         self.place_again();
+        self.find();
+        self.look_for();
         // Asked again: what was handed over may have been the last that there was room for.
         if !self.holds() {
             let (pause, resume) = self.assignments.pauses(self.outbox.is_full());
@@ -211,6 +254,37 @@ impl Poller {
         }
         if self.stopped > 0 && self.look_in == 0 {
             self.look();
+        }
+    }
+
+    /// Who has nothing for a while, or cannot commit, is looked for in its group.
+    fn look_for(&mut self) {
+        if self.subscription.broadcast || self.ending.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let has = self.assignments.all().any(|place| place.phase != Phase::Gone);
+        let commits = self.uncommitted_since.is_none_or(|since| now - since < COMMITTED);
+        if self.membership.is_to_be_asked(has && commits, now) {
+            self.jobs.look_for();
+        }
+    }
+
+    fn known(&mut self, known: Result<bool>) {
+        let consumer = &self.subscription.consumer;
+        if let Err(error) = &known {
+            tracing::info!(target: "sillage_kafka", %consumer, %error, "who is in the group?");
+        }
+        if self.membership.answered(known.ok(), Instant::now()) && self.ending.is_none() {
+            let why =
+                self.consumer.context().reason().unwrap_or_else(|| "it does not say why".into());
+            self.outbox.fail(Error::unavailable(format!(
+                "the client of consumer `{consumer}` does not come back into its group, though \
+                 Kafka answers ({why}): it is given up for a fresh one"
+            )));
+            self.lose();
+            self.ending = Some(Ended::Hung);
+            self.jobs.leave();
         }
     }
 
@@ -245,6 +319,7 @@ impl Poller {
         self.on_list(&all, Position::Invalid, "forgetting offsets", BaseConsumer::store_offsets);
         self.forget(&all);
         self.stopped = 0;
+        self.uncommitted_since = None;
         let lost = self.assignments.lose();
         if !lost.is_empty() {
             tracing::warn!(
@@ -278,6 +353,8 @@ impl Poller {
         if let Ok(Err(error)) = kept {
             let consumer = &self.subscription.consumer;
             tracing::debug!(target: "sillage_kafka", %consumer, %error, "settled too late");
+        } else {
+            self.uncommitted_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -377,8 +454,10 @@ impl Poller {
     }
 
     /// Leaves the group: what is stored is settled then.
-    fn leave(mut self) {
-        self.outbox.close();
+    fn leave(mut self, ended: Ended) {
+        if ended == Ended::Closed {
+            self.outbox.close();
+        }
         let consumer = self.consumer.clone();
         consumer.context().leave();
         for event in consumer.context().events() {
@@ -396,6 +475,11 @@ impl Poller {
         }
         drop(self);
         // Blocks until offsets are committed and the group knows.
-        drop(consumer);
+        let leave = move || drop(consumer);
+        match ended {
+            Ended::Closed => leave(),
+            // Which may be never.
+            Ended::Hung => drop(thread::Builder::new().name("kafka-hung".into()).spawn(leave)),
+        }
     }
 }

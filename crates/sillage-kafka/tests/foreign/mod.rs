@@ -70,6 +70,7 @@ impl Corner {
             topics: vec![self.topic.clone()],
             start: Start::Earliest,
             broadcast: false,
+            reached: vec![],
         };
         let (mut receiver, settler) = self.kafka.subscribe(subscription).await.unwrap();
         let mut got = vec![];

@@ -1,7 +1,7 @@
 //! Several members: nothing is lost, keys keep their order, and partitions are handed over.
 
 use crate::support::{
-    Member, message, numbers, publish, text, unique, url_with, with_topic, within,
+    Member, key_of, message, numbers, publish, text, unique, url_with, with_topic, within,
 };
 use sillage_core::{Broker as _, Inbound, Message, Offset, Partition, Text};
 use sillage_kafka::Kafka;
@@ -146,12 +146,6 @@ async fn partitions_are_drained_before_they_are_another_members() {
     assert_eq!(first.texts()[20..], numbers(10..15).collect::<Vec<_>>());
     first.close().await;
     second.close().await;
-}
-
-fn key_of(partition: &Partition) -> String {
-    let mut keys = (0..).map(|number| format!("key-{number}"));
-    let is_there = |key: &String| sillage_core::partition_of(key.as_bytes(), 2) == partition.number;
-    keys.find(is_there).unwrap()
 }
 
 #[tokio::test]

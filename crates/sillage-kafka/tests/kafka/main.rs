@@ -7,7 +7,11 @@ mod conformance;
 mod consume;
 mod figures;
 mod foreign;
+mod forgotten;
 mod group;
+mod hung;
+mod leaderless;
+mod proxy;
 mod publish;
 #[cfg(feature = "ssl")]
 mod secure;

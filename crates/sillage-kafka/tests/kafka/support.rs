@@ -110,7 +110,13 @@ pub(crate) struct Member {
 }
 
 pub(crate) fn subscription(consumer: &str, topic: &Text, start: Start) -> Subscription {
-    Subscription { consumer: consumer.into(), topics: vec![topic.clone()], start, broadcast: false }
+    Subscription {
+        consumer: consumer.into(),
+        topics: vec![topic.clone()],
+        start,
+        broadcast: false,
+        reached: vec![],
+    }
 }
 
 impl Member {
@@ -202,6 +208,13 @@ impl Member {
 
 pub(crate) fn text(message: &Message) -> String {
     String::from_utf8_lossy(&message.payload).into_owned()
+}
+
+/// A key of this partition, where there are two.
+pub(crate) fn key_of(partition: &Partition) -> String {
+    let mut keys = (0..).map(|number| format!("key-{number}"));
+    let is_there = |key: &String| sillage_core::partition_of(key.as_bytes(), 2) == partition.number;
+    keys.find(is_there).unwrap()
 }
 
 /// Somebody else who makes and deletes things.

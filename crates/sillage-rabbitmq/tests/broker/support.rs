@@ -81,6 +81,7 @@ impl Corner {
             topics: vec![topic.clone()],
             start: Start::Earliest,
             broadcast: false,
+            reached: vec![],
         }
     }
 

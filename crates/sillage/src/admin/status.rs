@@ -94,7 +94,7 @@ impl Admin {
         topics: Vec<String>,
         broker: &str,
     ) -> Result<ConsumerStatus> {
-        let prefix = format!("{name}/");
+        let prefix = names::watermarks(&name);
         let mut tally = Tally::default();
         for stored in self.all(names::WATERMARKS, &prefix).await? {
             tally = tally + serde_json::from_slice::<Mark>(&stored.body)?.tally;
@@ -165,13 +165,6 @@ impl Admin {
 
     /// All documents of a collection whose ids start so.
     pub(super) async fn all(&self, collection: &str, prefix: &str) -> Result<Vec<Stored>, Error> {
-        let (mut all, mut after) = (vec![], Text::from(""));
-        loop {
-            let range = Range::Ids { prefix, after: &after };
-            let page = self.database.list(collection, range, 500).await?;
-            let Some(last) = page.last() else { return Ok(all) };
-            after = last.id.clone();
-            all.extend(page);
-        }
+        names::all(&*self.database, collection, prefix).await
     }
 }

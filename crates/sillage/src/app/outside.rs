@@ -47,6 +47,7 @@ impl Building {
             topics: spec.topics.clone(),
             start: if spec.broadcast { Start::Latest } else { spec.start },
             broadcast: spec.broadcast,
+            reached: vec![],
         };
         let capabilities = broker.capabilities();
         match &self.database {

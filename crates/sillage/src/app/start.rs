@@ -214,13 +214,15 @@ impl Building {
         };
         let (control, _) = watch::channel(Control { paused, changes: 0 });
         self.controls.push((spec.name.clone(), control.clone()));
+        let capabilities = broker.capabilities();
         let means = Means {
             spec: Arc::new(spec),
             shared,
             clock: self.clock.clone(),
             committer: self.database.as_ref().map(|(_, committer)| committer.clone()),
-            is_log: broker.capabilities().is_log,
-            offsets: broker.capabilities().offsets,
+            is_log: capabilities.is_log,
+            offsets: capabilities.offsets,
+            cluster: capabilities.cluster,
             outlet: Arc::new(Outlet::new(broker)),
             control,
             vital,

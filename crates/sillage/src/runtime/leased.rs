@@ -9,10 +9,14 @@
 //! lost a partition without knowing it commits nothing. A partition that comes back to the member
 //! is delivered again from its last settled place.
 
-use super::shares::{Change, Policy, Shares};
+use super::{
+    Mark,
+    shares::{Change, Policy, Shares},
+};
+use crate::names;
 use sillage_core::{
-    BoxFuture, Broker, Clock, Database, Epoch, Inbound, Partition, PartitionStatus, Receiver,
-    Result, Settled, Settler, Subscribed, Subscription, Text,
+    BoxFuture, Broker, Capabilities, Clock, Database, Epoch, Inbound, Offset, Partition,
+    PartitionStatus, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -30,9 +34,12 @@ pub(crate) async fn subscribe(
     broker: &dyn Broker,
     database: Arc<dyn Database>,
     clock: Arc<dyn Clock>,
-    subscription: Subscription,
+    mut subscription: Subscription,
 ) -> Result<Subscribed> {
-    let assigns = broker.capabilities().assigns;
+    let Capabilities { assigns, cluster, .. } = broker.capabilities();
+    if let Some(cluster) = cluster {
+        subscription.reached = reached(&*database, &subscription.consumer, &cluster).await?;
+    }
     let consumer = subscription.consumer.clone();
     let partitions =
         if assigns { vec![] } else { partitions(broker, &subscription.topics).await? };
@@ -54,6 +61,28 @@ pub(crate) async fn subscribe(
         _stop: stopped.drop_guard(),
     };
     Ok((Box::new(receiver), settler))
+}
+
+/// How far a consumer is in the partitions of this cluster.
+async fn reached(
+    database: &dyn Database,
+    consumer: &str,
+    cluster: &str,
+) -> Result<Vec<(Partition, Offset)>> {
+    let prefix = names::watermarks(consumer);
+    let mut reached = vec![];
+    for stored in names::all(database, names::WATERMARKS, &prefix).await? {
+        let mark: Mark = serde_json::from_slice(&stored.body)?;
+        // 0 is for nothing, too.
+        if mark.cluster.as_deref() == Some(cluster)
+            && mark.offset > Offset(0)
+            && let Some((topic, number)) = stored.id[prefix.len()..].rsplit_once('/')
+            && let Ok(number) = number.parse()
+        {
+            reached.push((Partition { topic: topic.into(), number }, mark.offset));
+        }
+    }
+    Ok(reached)
 }
 
 /// All partitions of these topics.

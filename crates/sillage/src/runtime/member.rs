@@ -95,6 +95,8 @@ pub(crate) struct Means {
     pub(crate) is_log: bool,
     /// The broker has offsets, so that a watermark says what is finished.
     pub(crate) offsets: bool,
+    /// Whose offsets they are.
+    pub(crate) cluster: Option<Text>,
     /// Where effects go, where there is no database.
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) control: watch::Sender<Control>,

@@ -48,6 +48,7 @@ async fn waiting_since(
         topics: topics.into_iter().collect(),
         start: Start::Last(most),
         broadcast: true,
+        reached: vec![],
     };
     let settled = waiting.into_iter().map(|one| (one.partition, one.settled)).collect();
     let (mut receiver, settler) = broker.subscribe(subscription).await?;

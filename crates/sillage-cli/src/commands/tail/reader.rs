@@ -71,6 +71,7 @@ impl Reader {
             topics: topics.iter().map(|topic| topic.name.clone()).collect(),
             start,
             broadcast: true,
+            reached: vec![],
         };
         let mut backlog = Backlog::of(topics, SystemClock.now());
         if matches!(start, Start::Latest | Start::Last(0)) {

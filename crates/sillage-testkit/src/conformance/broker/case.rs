@@ -154,6 +154,7 @@ impl<'a, F: BrokerFixture> Case<'a, F> {
             topics: vec![self.topic.clone()],
             start: Start::Earliest,
             broadcast: false,
+            reached: vec![],
         }
     }
 

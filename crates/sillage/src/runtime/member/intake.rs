@@ -11,8 +11,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use sillage_core::{
-    Database, Decision, Deliveries, Delivery, Epoch, Error, Message, Offset, Partition, Range,
-    Result, Stored, Text,
+    Database, Decision, Deliveries, Delivery, Epoch, Error, Message, Offset, Partition, Result,
+    Stored, Text,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -36,6 +36,9 @@ pub(crate) struct Mark {
     /// The member that stored it. One that finds itself here has not died since.
     #[serde(default)]
     pub(crate) by: Option<Uuid>,
+    /// The cluster whose offset it is, where the broker tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<Text>,
 }
 
 /// A delivery that runs alone after a crash.
@@ -217,7 +220,9 @@ impl Member {
         let assigned = &mut self.partitions[place];
         let mark = loaded.mark.unwrap_or_default();
         // Where a broker has no offsets they count from one again in each process.
-        let passed = (self.means.offsets && mark.offset.0 > 0).then_some(mark.offset);
+        let is_here = mark.cluster.is_none() || mark.cluster == self.means.cluster;
+        let is_known = self.means.offsets && is_here && mark.offset.0 > 0;
+        let passed = is_known.then_some(mark.offset);
         assigned.watermark = Watermark::starting(passed, mark.tally);
         assigned.marked = passed;
         (assigned.lookups, assigned.end) = (window, loaded.end);
@@ -448,15 +453,7 @@ async fn load(
 
 /// All parked keys of a consumer.
 pub(super) async fn keys(database: &dyn Database, consumer: &str) -> Result<Vec<Stored>> {
-    let prefix = format!("{consumer}/");
-    let (mut all, mut after) = (vec![], Arc::<str>::from(""));
-    loop {
-        let range = Range::Ids { prefix: &prefix, after: &after };
-        let page = database.list(names::PARKED_KEYS, range, 1000).await?;
-        let Some(last) = page.last() else { return Ok(all) };
-        after = last.id.clone();
-        all.extend(page);
-    }
+    names::all(database, names::PARKED_KEYS, &format!("{consumer}/")).await
 }
 
 #[cfg(test)]

@@ -139,7 +139,8 @@ impl Member {
         } else {
             assigned.watermark.tally_of_finished()
         };
-        let mark = Mark { offset, open, tally, guard, by: Some(self.id) };
+        let cluster = self.means.cluster.clone();
+        let mark = Mark { offset, open, tally, guard, by: Some(self.id), cluster };
         let body = serde_json::to_vec(&mark)?.into();
         assigned.marked = passed;
         assigned.unsaved = None;
