@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::{Created, Harness, Probe, created, foreign_order};
+use common::{Created, Harness, Invoiced, Probe, Switch, created, foreign_order};
 use serde::{Deserialize, Serialize};
-use sillage::{Broker, Message, MessageId, TopicSpec, prelude::*};
+use sillage::{Broker, Commit, Message, MessageId, TopicSpec, Write, prelude::*};
 use sillage_testkit::MemoryBroker;
 use std::sync::Arc;
 
@@ -138,6 +138,40 @@ async fn a_long_key_of_somebody_else_can_be_set_aside() {
         harness.admin().skip(&letter.id, "a test").await.unwrap();
     }
     harness.passed("shop/billing", 3).await;
+    app.drain().await;
+}
+
+/// It was handled longer ago than the inbox remembers, comes again, and fails this time.
+#[tokio::test(start_paused = true)]
+async fn what_was_handled_long_ago_leaves_its_key_without_effects() {
+    let harness = Harness::new();
+    let (broken, log) = (Switch::on(), Probe::default());
+    let (fails, noting) = (broken.clone(), log.clone());
+    let handler = move |order: Created| {
+        let fails = fails.is_on();
+        noting.note(&order.order_id);
+        async move {
+            if fails {
+                return Err(Failure::permanent("broken"));
+            }
+            Ok(publish(Invoiced { order_id: order.order_id }))
+        }
+    };
+    let app = harness.start(Consumer::new("billing").on(handler)).await;
+    app.service("shop").commit(publish(created("o"))).await.unwrap();
+    let dead = harness.dead_letters_until(1).await;
+    let order = harness.log_until(1).await.remove(0);
+    let id = MessageId::derived(&order.source, &order.id, "shop/billing", 0);
+    let invoice = Message { id, name: "invoice.sent".into(), ..(*order.body).clone() };
+    let invoice = Write::Append { message: Arc::new(invoice), stream: None };
+    let commit = Commit { conditions: vec![], writes: vec![invoice] };
+    assert!(harness.database().commit(vec![commit]).await[0].is_ok());
+    broken.off();
+    harness.admin().redrive(&dead[0].id, false, false).await.unwrap();
+    harness.until(|| async { harness.consumer("shop/billing").await.parked_keys == 0 }).await;
+    harness.settle().await;
+    assert_eq!(log.notes(), ["o", "o"]);
+    assert_eq!(harness.log_until(2).await.len(), 2);
     app.drain().await;
 }
 

@@ -175,7 +175,11 @@ impl LogReceiver {
         self.places.remove(&slot);
         self.told.remove(&slot);
         let lost = partition(slot);
-        self.ready.retain(|inbound| !matches!(inbound, Inbound::Batch(p, _) if *p == lost));
+        let is_of_it = |inbound: &Inbound| match inbound {
+            Inbound::Batch(of, _) | Inbound::Passed(of, _) => *of == lost,
+            _ => false,
+        };
+        self.ready.retain(|inbound| !is_of_it(inbound));
     }
 
     /// Entries that a slot has not read are gone: whoever had no place yet begins with what is left.

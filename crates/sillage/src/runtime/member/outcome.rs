@@ -86,7 +86,7 @@ impl Member {
     }
 
     /// The commit of a handling: inbox, what was read, effects; for a parked one also the key.
-    fn handling(
+    pub(super) fn handling(
         &mut self,
         lane: LaneId,
         parked: Option<&Head>,

@@ -13,8 +13,8 @@ use crate::{
     },
 };
 use sillage_core::{
-    CommitError, Condition, Database, Error, ErrorKind, Failure, Filter, Message, Position, Result,
-    Stored, Text,
+    Commit, CommitError, Condition, Database, Effects, Error, ErrorKind, Failure, Filter, Message,
+    Position, Result, Stored, Text,
 };
 use std::{collections::HashSet, time::Duration};
 
@@ -258,7 +258,17 @@ impl Member {
                 self.failed_again(lane, &head, &Failure::permanent(error), vec![]);
             }
             Err(CommitError::Sql(failure)) => self.failed(lane, Some(head), &failure),
+            Err(CommitError::AlreadyHandled) => self.leave_key(lane, head),
             other => self.try_key_again(lane, &other),
+        }
+    }
+
+    /// What it would publish is in the log: it was handled before, longer ago than the inbox
+    /// remembers, and leaves its key without effects.
+    fn leave_key(&mut self, lane: LaneId, head: Head) {
+        match self.handling(lane, Some(&head), Effects::none(), Commit::default()) {
+            Ok((commit, pending)) => self.commit(commit, pending),
+            Err(failure) => self.failed(lane, Some(head), &failure),
         }
     }
 
