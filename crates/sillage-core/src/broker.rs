@@ -154,9 +154,21 @@ pub struct Subscription {
     pub start: Start,
     /// Every member gets everything, and nothing is stored.
     pub broadcast: bool,
-    /// How far the consumer is by its own database, in this cluster. A broker that has nothing stored
-    /// for such a partition has forgotten it, and must not begin as if the consumer were new.
-    pub reached: Vec<(Partition, Offset)>,
+    /// How far the consumer is by its own database, in this cluster, as it joins. A broker that has
+    /// nothing stored for such a partition has forgotten it, and must not begin as if the consumer were
+    /// new.
+    pub reached: Vec<Reached>,
+}
+
+/// How far a consumer has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The partition.
+    pub partition: Partition,
+    /// Up to here everything is finished.
+    pub offset: Offset,
+    /// When that was so.
+    pub at: Timestamp,
 }
 
 /// A message handed to a consumer.

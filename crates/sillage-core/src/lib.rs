@@ -25,7 +25,7 @@ mod wire;
 pub use binary::{Binding, Field, Found, HeaderLayout, HeaderReader};
 pub use broker::{
     Broker, Capabilities, Deliver, Deliveries, Delivery, Inbound, Offset, Partition,
-    PartitionStatus, Progress, PublishError, Receipt, Receiver, Settled, Settler, Start,
+    PartitionStatus, Progress, PublishError, Reached, Receipt, Receiver, Settled, Settler, Start,
     Subscribed, Subscription, TopicSpec, TopicStatus, TopologyDiff,
 };
 pub use check::Limits;

@@ -63,7 +63,7 @@ impl Admin {
     ///
     /// # Errors
     /// `Denied`, `Invalid` (TLS) or `Unavailable`, with what the client knows about it.
-    pub(crate) fn check(&self) -> Result<(Text, usize)> {
+    pub(crate) fn check(&self) -> Result<(Option<Text>, usize)> {
         let metadata = self.wait_for_broker()?;
         let Some(broker) = metadata.brokers().first() else {
             return Err(self.failed("to name its brokers", None));
@@ -71,10 +71,8 @@ impl Admin {
         let limit = self.config_of(&[ResourceSpecifier::Broker(broker.id())], "message.max.bytes");
         // Who may publish may still be forbidden to read settings: then what Kafka has by default.
         let limit = limit.ok().and_then(|found| found.into_values().next());
-        let Some(cluster) = self.client.client().fetch_cluster_id(LIMIT) else {
-            return Err(self.failed("which cluster it is of", None));
-        };
-        Ok((cluster.into(), limit.unwrap_or(1_048_588)))
+        let cluster = self.client.client().fetch_cluster_id(LIMIT).map(Text::from);
+        Ok((cluster, limit.unwrap_or(1_048_588)))
     }
 
     fn wait_for_broker(&self) -> Result<Metadata> {
@@ -331,10 +329,24 @@ impl Admin {
         Ok(partitions.iter().cloned().zip(ends).collect())
     }
 
-    /// Whether a client of this name is a member of the group.
-    pub(crate) fn has_member(&self, group: &str, client: &str) -> Result<bool> {
-        let groups = self.client.fetch_group_list(Some(group), LIMIT);
-        let groups = groups.map_err(|error| self.failed("who is in a group", Some(error)))?;
+    /// Whether a client of this name is a member of the group that reads these topics.
+    ///
+    /// # Errors
+    /// Also where it may well be none: no such topic is there, or the group's coordinator is not ready.
+    pub(crate) fn has_member(
+        config: &Arc<Config>,
+        (group, client): (&str, &str),
+        topics: &[Text],
+    ) -> Result<bool> {
+        let admin = Self::with(config, &config.observer(group))?;
+        let known = partitions(&admin.metadata()?);
+        let Some(topic) = topics.iter().find(|topic| known.contains_key(&***topic)) else {
+            return Err(Error::new(ErrorKind::NotFound, "none of its topics is there"));
+        };
+        let any = Partition { topic: topic.clone(), number: 0 };
+        offsets::committed(&admin.client, &[any], LIMIT)?;
+        let groups = admin.client.fetch_group_list(Some(group), LIMIT);
+        let groups = groups.map_err(|error| admin.failed("who is in a group", Some(error)))?;
         let mut members = groups.groups().iter().flat_map(GroupInfo::members);
         Ok(members.any(|member| member.client_id() == client))
     }

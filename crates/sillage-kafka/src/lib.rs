@@ -39,14 +39,15 @@
 //! **Nothing is skipped**: where retention passed a consumer, its partition stops, and `next` says
 //! so again and again, with the offsets and the command that accepts the loss; the others go on.
 //! Likewise where Kafka has forgotten how far a consumer is that its own database knows of: from its
-//! start on it would handle again what its inbox does not remember any more.
+//! start on it would handle again what its inbox does not remember any more. A topic that is shorter than
+//! that, or has nothing from before, was made anew and is read from its start.
 //! No record stops a partition: one without readable headers comes with what it says. An empty
 //! payload is a deletion (a null value) on compacted topics, and the other way round. **A client
 //! that hangs is replaced**: one that has nothing for three session time-outs, or cannot commit, while
-//! Kafka answers and its group does not know it, is given up for a fresh one, and `next` says so. The
-//! group knows it by `client.id`, which is `sillage-` and a random number; let it differ from member to
-//! member where the URL sets another. **Without a leader** nothing of a partition comes; the others
-//! go on.
+//! Kafka answers and its group does not know it, is given up for a fresh one, and that is told. The
+//! group knows it by `client.id`, which is `sillage-` and a random number; where the URL sets another,
+//! as quotas need, let it differ from member to member. **Without a leader** nothing of a partition
+//! comes, and `next` says so again and again; the others go on once Kafka knows that it has none.
 //!
 //! *Limits.* Kafka forgets the offsets of a group that has no member for `offsets.retention.minutes`, 7
 //! days unless set. Without a database nobody else knows them: the consumer begins where it would if it
@@ -84,8 +85,8 @@ use std::{fmt, sync::Arc};
 pub struct Kafka {
     config: Arc<Config>,
     publisher: Publisher,
-    /// Kafka's id of it.
-    cluster: Text,
+    /// Kafka's id of it, where it has one.
+    cluster: Option<Text>,
 }
 
 impl Kafka {
@@ -135,7 +136,7 @@ impl Broker for Kafka {
             shared: true,
             assigns: true,
             offsets: true,
-            cluster: Some(self.cluster.clone()),
+            cluster: self.cluster.clone(),
             max_message_bytes: self.publisher.limits().largest(),
         }
     }

@@ -2,8 +2,8 @@
 
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Delivery, Epoch, Inbound, Message, Partition, Progress,
-    PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
-    TopicSpec, TopicStatus, TopologyDiff,
+    PublishError, Reached, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription,
+    Text, TopicSpec, TopicStatus, TopologyDiff,
 };
 use std::sync::Arc;
 
@@ -135,7 +135,10 @@ impl Broker for Apart {
                 consumer: names.there(&subscription.consumer),
                 topics: names.all_there(&subscription.topics),
                 reached: (subscription.reached.iter())
-                    .map(|(partition, offset)| (names.partition_there(partition), *offset))
+                    .map(|reached| Reached {
+                        partition: names.partition_there(&reached.partition),
+                        ..reached.clone()
+                    })
                     .collect(),
                 ..subscription
             };

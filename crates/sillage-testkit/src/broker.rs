@@ -5,8 +5,8 @@ mod member;
 use member::{Handle, Reader};
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Delivery, Error, ErrorKind, Inbound, Limits, Message, Offset,
-    Partition, PartitionStatus, Progress, PublishError, Receipt, Result, Start, Subscribed,
-    Subscription, Text, TopicSpec, TopicStatus, TopologyDiff, partition_of,
+    Partition, PartitionStatus, Progress, PublishError, Reached, Receipt, Result, Start,
+    Subscribed, Subscription, Text, TopicSpec, TopicStatus, TopologyDiff, partition_of,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -39,7 +39,7 @@ struct State {
     refused: HashSet<Text>,
     cluster: Option<Text>,
     /// What the members of a consumer had reached, as the last one said that joined.
-    reached: HashMap<Text, Vec<(Partition, Offset)>>,
+    reached: HashMap<Text, Vec<Reached>>,
 }
 
 struct Member {
@@ -78,8 +78,8 @@ impl MemoryBroker {
         self.0.state().cluster = Some(cluster.into());
     }
 
-    /// How far the consumer had come elsewhere when a member of it joined last.
-    pub fn reached(&self, consumer: &str) -> Vec<(Partition, Offset)> {
+    /// How far the consumer said that it is in this cluster, when a member of it joined last.
+    pub fn reached(&self, consumer: &str) -> Vec<Reached> {
         self.0.state().reached.get(consumer).cloned().unwrap_or_default()
     }
 

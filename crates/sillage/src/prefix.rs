@@ -2,8 +2,8 @@
 //! consumers, which its services never see.
 
 use sillage_core::{
-    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Offset, Partition, Progress,
-    PublishError, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
+    BoxFuture, Broker, Capabilities, Epoch, Inbound, Message, Partition, Progress, PublishError,
+    Reached, Receipt, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
     TopicSpec, TopicStatus, TopologyDiff,
 };
 use std::sync::Arc;
@@ -46,8 +46,12 @@ impl Names {
         partitions.iter().map(|partition| self.partition_out(partition)).collect()
     }
 
-    fn reached_out(&self, reached: &[(Partition, Offset)]) -> Vec<(Partition, Offset)> {
-        reached.iter().map(|(partition, offset)| (self.partition_out(partition), *offset)).collect()
+    fn reached_out(&self, reached: &[Reached]) -> Vec<Reached> {
+        let out = |reached: &Reached| Reached {
+            partition: self.partition_out(&reached.partition),
+            ..reached.clone()
+        };
+        reached.iter().map(out).collect()
     }
 
     fn partition_back(&self, partition: Partition) -> Partition {
@@ -84,8 +88,11 @@ impl Names {
 }
 
 impl Broker for Prefixed {
+    /// With another prefix it has other partitions, and offsets.
     fn capabilities(&self) -> Capabilities {
-        self.broker.capabilities()
+        let of = self.broker.capabilities();
+        let cluster = of.cluster.as_ref().map(|cluster| self.names.out(cluster));
+        Capabilities { cluster, ..of }
     }
 
     fn ensure<'a>(&'a self, topics: &'a [TopicSpec]) -> BoxFuture<'a, Result<TopologyDiff>> {

@@ -31,8 +31,8 @@ async fn run(harness: &Harness, broker: &MemoryBroker, log: &Probe, count: u32) 
 /// How many messages it has behind it, as the broker heard.
 fn behind(broker: &MemoryBroker) -> u64 {
     let reached = broker.reached(BILLING);
-    assert!(reached.iter().all(|(partition, _)| &*partition.topic == "order"), "{reached:?}");
-    reached.iter().map(|(_, last)| last.0 + 1).sum()
+    assert!(reached.iter().all(|of| &*of.partition.topic == "order"), "{reached:?}");
+    reached.iter().map(|of| of.offset.0 + 1).sum()
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! ```text
 //! Opening ──stored──▶ Placing ──placed──▶ Flowing ──revoked──▶ Draining ──released──▶ Gone
 //!    ▲                   ▲                   │
-//! Unplaced               └─────released──────┘          Stopped: offsets are gone
+//! Unplaced               └─────released──────┘          Stopped: offsets are gone, or forgotten
 //! ```
 
 use sillage_core::{Offset, Partition, Settled};

@@ -7,7 +7,7 @@ use crate::{
     offsets::{self, Ends},
 };
 use rdkafka::consumer::BaseConsumer;
-use sillage_core::{Offset, Partition, Result, Subscription};
+use sillage_core::{Offset, Partition, Reached, Result, Start, Subscription};
 use std::{
     sync::{
         Arc,
@@ -37,7 +37,7 @@ pub(super) enum At {
     Start(u64, Ends),
     /// This is stored, and not there any more.
     Gone(u64, Ends),
-    /// Nothing is stored, and what there is only its leader could tell, which it has not.
+    /// It has no leader, and nobody else knows what there is.
     Unknown,
     /// Nothing is stored, though the consumer has come this far.
     Forgotten(u64, Ends),
@@ -106,24 +106,15 @@ impl Jobs {
         });
     }
 
-    /// Finds out where those of these begin that have a leader by now, as soon as one has.
+    /// Finds out where those of these begin that have a leader after a moment.
     pub(super) fn find(&mut self, partitions: Vec<Partition>) {
         self.under_way += 1;
         let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
-        let (subscription, leaving) = (self.subscription.clone(), self.leaving.clone());
+        let subscription = self.subscription.clone();
         self.runtime.spawn(async move {
-            let mut found = vec![];
-            while found.is_empty() && !leaving.load(Ordering::Acquire) {
-                tokio::time::sleep(WAIT).await;
-                let (consumer, subscription) = (consumer.clone(), subscription.clone());
-                let partitions = partitions.clone();
-                let work = move || place(&consumer, partitions, &subscription);
-                let known = blocking(work).await.unwrap_or_default();
-                let is_known = |placed: &Placed| !matches!(placed.at, At::Unknown);
-                found = known.into_iter().filter(is_known).collect();
-            }
-            drop(consumer);
-            answer.give(Command::Found(found));
+            tokio::time::sleep(WAIT).await;
+            let found = blocking(move || place(&consumer, partitions, &subscription)).await;
+            answer.give(Command::Found(found.unwrap_or_default()));
         });
     }
 
@@ -133,8 +124,10 @@ impl Jobs {
         let (consumer, answer) = (self.consumer.clone(), Answer::to(&self.line));
         self.runtime.spawn(async move {
             let asking = partitions.clone();
-            let ends = blocking(move || offsets::ends(&consumer, &asking, LIMIT)).await;
-            let ranged = ends.map(|ends| partitions.into_iter().zip(ends).collect());
+            let ends = blocking(move || offsets::known_ends(&consumer, &asking, LIMIT)).await;
+            let known = |(partition, ends): (_, Option<_>)| Some((partition, ends?));
+            let ranged =
+                ends.map(|ends| partitions.into_iter().zip(ends).filter_map(known).collect());
             answer.give(Command::Ranged(ranged));
         });
     }
@@ -145,9 +138,9 @@ impl Jobs {
         self.under_way += 1;
         let answer = Answer::to(&self.line);
         let (config, client) = (self.config.clone(), self.client.clone());
-        let group = self.subscription.consumer.clone();
+        let Subscription { consumer: group, topics, .. } = self.subscription.clone();
         self.runtime.spawn(async move {
-            let work = move || Admin::new(&config)?.has_member(&group, &client);
+            let work = move || Admin::has_member(&config, (&group, &client), &topics);
             answer.give(Command::Known(blocking(work).await));
         });
     }
@@ -207,20 +200,22 @@ fn place(
     let known = partitions.into_iter().zip(committed).zip(ends);
     let (mut placed, mut starting) = (vec![], vec![]);
     for ((partition, committed), ends) in known {
-        let reached = subscription.reached.iter().find(|(of, _)| *of == partition);
         let at = match (committed, ends) {
+            (_, None) => At::Unknown,
             (Some(next), Some(ends)) if next < ends.low || ends.high < next => At::Gone(next, ends),
-            // Where there is no leader, the client finds out later whether it is there.
-            (Some(next), _) => At::Stored(next),
-            (None, None) => At::Unknown,
-            (None, Some(ends)) => match reached {
-                // A topic that is shorter was made anew.
-                Some((_, Offset(last))) if *last < ends.high => At::Forgotten(last + 1, ends),
-                _ => {
-                    starting.push((partition, ends));
-                    continue;
+            (Some(next), Some(_)) => At::Stored(next),
+            (None, Some(ends)) => {
+                let reached = subscription.reached.iter().find(|of| of.partition == partition);
+                match reached {
+                    Some(reached) if is_the_same(consumer, reached, ends)? => {
+                        At::Forgotten(reached.offset.0 + 1, ends)
+                    }
+                    _ => {
+                        starting.push((partition, ends));
+                        continue;
+                    }
                 }
-            },
+            }
         };
         placed.push(Placed { partition, at });
     }
@@ -230,4 +225,16 @@ fn place(
     let start = |((partition, start), ends)| Placed { partition, at: At::Start(start, ends) };
     placed.extend(starting.map(start));
     Ok(placed)
+}
+
+/// Whether a partition still is the one that a consumer has reached, or was made anew since: then it
+/// is shorter, or all that is in it came later.
+fn is_the_same(consumer: &BaseConsumer<Context>, reached: &Reached, ends: Ends) -> Result<bool> {
+    let Offset(last) = reached.offset;
+    if last < ends.low || ends.high <= last {
+        return Ok(last < ends.low);
+    }
+    let (of, since) = (std::slice::from_ref(&reached.partition), Start::Since(reached.at));
+    let later = offsets::start(consumer, of, (since, &[ends]), LIMIT)?;
+    Ok(later.first().is_some_and(|later| *later > ends.low))
 }

@@ -3,7 +3,7 @@
 use super::{assignments::Phase, poller::Poller};
 use crate::offsets::Ends;
 use rdkafka::consumer::Consumer as _;
-use sillage_core::{Error, Partition, Result};
+use sillage_core::{Error, ErrorKind, Partition, Result};
 
 /// Idle turns until offsets are looked at again: 5 s.
 const LOOK_AGAIN: u32 = 50;
@@ -52,6 +52,7 @@ impl Poller {
         let accept = self.reset(partition, "to-earliest");
         self.outbox.stop(
             partition.clone(),
+            ErrorKind::Corrupt,
             format!(
                 "consumer `{consumer}` is stopped at {partition}: it is at offset {next}, and \
                  Kafka has only {low}..{high}, so that messages are gone which it never saw. To \
@@ -64,17 +65,16 @@ impl Poller {
     pub(super) fn stop_forgotten(&self, partition: &Partition, next: u64, ends: Ends) {
         let Ends { low, high } = ends;
         let consumer = &self.subscription.consumer;
+        let anew = self.reset(partition, "to-earliest");
         let go_on = if next < low {
-            let accept = self.reset(partition, "to-earliest");
-            format!(
-                "Messages before {low} are gone which it never saw; to accept the loss: `{accept}`"
-            )
+            format!("Messages before {low} are gone which it never saw; to accept that: `{anew}`")
         } else {
-            let go_on = self.reset(partition, &format!("to-offset {next}"));
-            format!("To go on there: `{go_on}`")
+            let there = self.reset(partition, &format!("to-offset {next}"));
+            format!("To go on there: `{there}`. If the topic was made anew since: `{anew}`")
         };
         self.outbox.stop(
             partition.clone(),
+            ErrorKind::Corrupt,
             format!(
                 "consumer `{consumer}` is stopped at {partition}: its database says that it is at \
                  offset {next} of {low}..{high}, and Kafka has forgotten that, as it does when no \

@@ -21,19 +21,22 @@ pub(super) struct Membership {
     /// The group is asked then; `None`: there is no reason to.
     ask_at: Option<Instant>,
     is_asked: bool,
+    /// It was well since the question: the answer counts no more.
+    is_outdated: bool,
     /// The last answers, all of which were that it is no member.
     unknown: u32,
 }
 
 impl Membership {
     pub(super) fn new(session: Duration) -> Membership {
-        Membership { session, ask_at: None, is_asked: false, unknown: 0 }
+        Membership { session, ask_at: None, is_asked: false, is_outdated: false, unknown: 0 }
     }
 
     /// Whether the group is to be asked now. All is well: it has something, and can commit.
     pub(super) fn is_to_be_asked(&mut self, is_well: bool, now: Instant) -> bool {
         if is_well {
             (self.ask_at, self.unknown) = (None, 0);
+            self.is_outdated |= self.is_asked;
             return false;
         }
         let at = *self.ask_at.get_or_insert(now + self.session * PATIENCE);
@@ -46,7 +49,7 @@ impl Membership {
     /// is not coming back any more.
     pub(super) fn answered(&mut self, is_known: Option<bool>, now: Instant) -> bool {
         self.is_asked = false;
-        if self.ask_at.is_none() {
+        if std::mem::take(&mut self.is_outdated) {
             return false;
         }
         let wait = if is_known == Some(true) { PATIENCE } else { 1 };
@@ -122,6 +125,10 @@ mod tests {
         assert_eq!(outside(&mut membership, (start, 35), |_| Some(false)), (1, None));
         assert!(membership.is_to_be_asked(false, start + SESSION * 4));
         assert!(!membership.is_to_be_asked(true, start + SESSION * 4));
+        // It has nothing again by now.
+        assert!(!membership.is_to_be_asked(false, start + SESSION * 5));
         assert!(!membership.answered(Some(false), start + SESSION * 5));
+        let again = (start + SESSION * 5, 35);
+        assert_eq!(outside(&mut membership, again, |_| Some(false)), (1, None));
     }
 }

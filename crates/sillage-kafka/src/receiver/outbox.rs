@@ -48,7 +48,7 @@ struct State {
     /// The poller waits for room.
     is_full: bool,
     /// Partitions of which nothing more comes until somebody decides, and why.
-    stopped: BTreeMap<Partition, String>,
+    stopped: BTreeMap<Partition, (ErrorKind, String)>,
     /// How often a stop was told.
     told: usize,
     tell_at: Option<Instant>,
@@ -159,9 +159,9 @@ impl Outbox {
     }
 
     /// Tells now, and again and again, why nothing of this partition comes.
-    pub(super) fn stop(&self, partition: Partition, why: String) {
+    pub(super) fn stop(&self, partition: Partition, kind: ErrorKind, why: String) {
         let mut state = lock(&self.state);
-        if state.stopped.insert(partition, why).is_none() {
+        if state.stopped.insert(partition, (kind, why)).is_none() {
             state.tell_at = Some(Instant::now());
         }
         drop(state);
@@ -201,10 +201,10 @@ impl State {
         if self.tell_at.is_some_and(|at| at > now) {
             return None;
         }
-        let why = self.stopped.values().nth(self.told % self.stopped.len())?.clone();
+        let (kind, why) = self.stopped.values().nth(self.told % self.stopped.len())?.clone();
         self.told += 1;
         self.tell_at = Some(now + AGAIN);
-        Some(Error::new(ErrorKind::Corrupt, why))
+        Some(Error::new(kind, why))
     }
 
     fn pop(&mut self) -> Option<Result<Item>> {

@@ -11,8 +11,9 @@ use rdkafka::{
     Offset as Position,
     consumer::{BaseConsumer, Consumer as _},
 };
-use sillage_core::{Error, Inbound, Partition};
+use sillage_core::{ErrorKind, Inbound, Partition};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// For placing a partition.
 const PLACE: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ impl Poller {
     /// Takes partitions whose beginnings are known.
     pub(super) fn placed(&mut self, placed: Vec<Placed>) {
         let Some(arriving) = self.arriving.take() else { return };
+        // Else its member would hear of what this client gives back.
+        let placed = if self.is_ending() { vec![] } else { placed };
         self.gathered.last = None;
         let broadcast = self.subscription.broadcast;
         // Nothing is known when the group is being left: it is told what it waits for.
@@ -88,11 +91,14 @@ impl Poller {
         match at {
             At::Gone(_, ends) => self.stop(&partition, offset, ends),
             At::Forgotten(_, ends) => self.stop_forgotten(&partition, offset, ends),
-            At::Unknown => self.outbox.fail(Error::unavailable(format!(
-                "consumer `{}` begins with {partition} once that has a leader: nothing is stored, \
-                 and only a leader knows what there is",
-                self.subscription.consumer
-            ))),
+            At::Unknown => self.outbox.stop(
+                partition.clone(),
+                ErrorKind::Unavailable,
+                format!(
+                    "consumer `{}` gets nothing of {partition}, which has no leader",
+                    self.subscription.consumer
+                ),
+            ),
             At::Start(..) if phase == Phase::Opening => opening.push((partition, offset)),
             At::Start(..) | At::Stored(_) => {}
         }
@@ -102,7 +108,7 @@ impl Poller {
     /// Looks after those whose beginning is not known.
     pub(super) fn find(&mut self) {
         let unplaced = self.assignments.in_phase(Phase::Unplaced);
-        if !unplaced.is_empty() && !self.finding {
+        if !unplaced.is_empty() && !self.finding && !self.is_ending() {
             self.finding = true;
             self.jobs.find(unplaced);
         }
@@ -112,19 +118,26 @@ impl Poller {
     pub(super) fn found(&mut self, found: Vec<Placed>) {
         self.finding = false;
         let unplaced = self.assignments.in_phase(Phase::Unplaced);
-        let mut opening = vec![];
+        let (mut paused, mut opening) = (vec![], vec![]);
         for placed in found {
-            if unplaced.contains(&placed.partition) {
-                // The client has it somewhere else: it is to be told.
-                self.begin(placed, Phase::Placing, &mut opening);
+            let partition = placed.partition.clone();
+            if matches!(placed.at, At::Unknown) || !unplaced.contains(&partition) {
+                continue;
+            }
+            self.outbox.forget(std::slice::from_ref(&partition));
+            // The client has it somewhere else: it is to be told.
+            let (_, was_paused) = self.begin(placed, Phase::Placing, &mut opening);
+            if was_paused {
+                paused.push(partition);
             }
         }
+        self.on_list(&paused, Position::Invalid, "resuming", BaseConsumer::resume);
         self.open(&opening);
     }
 
     /// Stores where these start, which the client commits soon, before anything of them is
     /// delivered: else a crash would say it anew, and `Latest` would skip what came in between.
-    pub(super) fn open(&self, starts: &[(Partition, u64)]) {
+    pub(super) fn open(&mut self, starts: &[(Partition, u64)]) {
         if starts.is_empty() {
             return;
         }
@@ -134,6 +147,7 @@ impl Poller {
         let places: Vec<_> = starts.iter().map(place).collect();
         let list = list(places.iter().map(|(partition, position)| (partition, *position)));
         let Ok(list) = list else { return };
+        self.uncommitted_since.get_or_insert_with(Instant::now);
         if let Err(error) = self.consumer.store_offsets(&list) {
             self.outbox.fail(error::describe("where a consumer starts cannot be stored", error));
         }

@@ -57,9 +57,10 @@ pub(super) struct Poller {
     pub(super) look_in: u32,
     membership: Membership,
     /// Since when something is stored that the client has not committed.
-    uncommitted_since: Option<Instant>,
-    /// How it ends, once what was begun has ended.
-    ending: Option<Ended>,
+    pub(super) uncommitted_since: Option<Instant>,
+    /// It ends once what was begun has ended: it was told to, or its client hangs.
+    closes: bool,
+    hangs: bool,
     /// Turns of rest while all partitions are held.
     held: u32,
 }
@@ -106,7 +107,8 @@ impl Poller {
             stopped: 0,
             look_in: 0,
             uncommitted_since: None,
-            ending: None,
+            closes: false,
+            hangs: false,
             held: 0,
         }
     }
@@ -114,10 +116,9 @@ impl Poller {
     /// Polls until the consumer is closed and has left the group, or its client hangs.
     pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) -> Ended {
         loop {
-            if let Some(ended) = self.ending
-                && self.jobs.are_done()
-            {
-                self.leave(ended);
+            if self.is_ending() && self.jobs.are_done() {
+                let ended = if self.closes { Ended::Closed } else { Ended::Hung };
+                self.leave();
                 return ended;
             }
             let mut is_busy = false;
@@ -144,6 +145,10 @@ impl Poller {
         }
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        self.closes || self.hangs
+    }
+
     fn rest(&mut self) {
         thread::park_timeout(IDLE);
         self.held = self.held.saturating_add(1);
@@ -167,7 +172,7 @@ impl Poller {
             Command::Pause(partitions) => self.assignments.hold(&partitions, true),
             Command::Resume(partitions) => self.assignments.hold(&partitions, false),
             Command::Close => {
-                self.ending = Some(Ended::Closed);
+                self.closes = true;
                 self.jobs.leave();
             }
             Command::Placed(placed) => {
@@ -200,8 +205,8 @@ impl Poller {
                 if lost {
                     self.lose();
                 }
+                self.forget(&partitions);
                 let draining = self.assignments.revoke(partitions);
-                self.forget(&draining);
                 if !draining.is_empty() {
                     self.outbox.push([Item::Inbound(Inbound::Revoked(draining))]);
                 }
@@ -215,10 +220,8 @@ impl Poller {
         }
     }
 
+    /// Some offsets were not committed.
     fn uncommitted(&mut self, code: Code) {
-        if code == Code::NoOffset {
-            self.uncommitted_since = None;
-        }
         // The group moves on without us, or there was nothing to commit: no trouble of settling.
         let is_usual = matches!(
             code,
@@ -230,7 +233,10 @@ impl Poller {
         );
         let consumer = &self.subscription.consumer;
         tracing::debug!(target: "sillage_kafka", %consumer, %code, "offsets were not committed");
-        if !is_usual {
+        if is_usual {
+            // An answer, too.
+            self.uncommitted_since = None;
+        } else {
             self.outbox.settled(Some(code));
         }
     }
@@ -259,7 +265,7 @@ impl Poller {
 
     /// Who has nothing for a while, or cannot commit, is looked for in its group.
     fn look_for(&mut self) {
-        if self.subscription.broadcast || self.ending.is_some() {
+        if self.subscription.broadcast || self.is_ending() {
             return;
         }
         let now = Instant::now();
@@ -275,7 +281,7 @@ impl Poller {
         if let Err(error) = &known {
             tracing::info!(target: "sillage_kafka", %consumer, %error, "who is in the group?");
         }
-        if self.membership.answered(known.ok(), Instant::now()) && self.ending.is_none() {
+        if self.membership.answered(known.ok(), Instant::now()) && !self.is_ending() {
             let why =
                 self.consumer.context().reason().unwrap_or_else(|| "it does not say why".into());
             self.outbox.fail(Error::unavailable(format!(
@@ -283,7 +289,7 @@ impl Poller {
                  Kafka answers ({why}): it is given up for a fresh one"
             )));
             self.lose();
-            self.ending = Some(Ended::Hung);
+            self.hangs = true;
             self.jobs.leave();
         }
     }
@@ -454,8 +460,9 @@ impl Poller {
     }
 
     /// Leaves the group: what is stored is settled then.
-    fn leave(mut self, ended: Ended) {
-        if ended == Ended::Closed {
+    fn leave(mut self) {
+        let hangs = self.hangs;
+        if self.closes {
             self.outbox.close();
         }
         let consumer = self.consumer.clone();
@@ -476,10 +483,11 @@ impl Poller {
         drop(self);
         // Blocks until offsets are committed and the group knows.
         let leave = move || drop(consumer);
-        match ended {
-            Ended::Closed => leave(),
+        if hangs {
             // Which may be never.
-            Ended::Hung => drop(thread::Builder::new().name("kafka-hung".into()).spawn(leave)),
+            drop(thread::Builder::new().name("kafka-hung".into()).spawn(leave));
+        } else {
+            leave();
         }
     }
 }

@@ -8,7 +8,9 @@ use rdkafka::{
     admin::AdminOptions,
     consumer::{CommitMode, Consumer as _},
 };
-use sillage_core::{Broker as _, ErrorKind, Offset, Partition, Start, Subscription};
+use sillage_core::{
+    Broker as _, ErrorKind, Offset, Partition, Reached, Start, Subscription, Timestamp,
+};
 use sillage_kafka::Kafka;
 
 /// As Kafka does after `offsets.retention.minutes` without a member.
@@ -35,7 +37,7 @@ async fn who_was_forgotten_is_stopped_and_goes_on_where_it_is_told_to() {
     assert!(cluster.is_some());
     assert_eq!(cluster, again_connected.capabilities().cluster);
     let again = |start| Subscription {
-        reached: vec![(partition.clone(), Offset(11))],
+        reached: vec![reached(&partition, 11, now())],
         ..subscription(&consumer, &topic, start)
     };
     // Neither from the start, where it would handle again what it does not remember any more, nor
@@ -64,12 +66,26 @@ async fn who_was_forgotten_is_stopped_and_goes_on_where_it_is_told_to() {
 async fn a_topic_that_was_made_anew_is_read_from_its_start() {
     let Some((kafka, topic)) = with_topic(1).await else { return };
     let partition = Partition { topic: topic.clone(), number: 0 };
+    let before = now();
     publish(&kafka, &topic, "a", numbers(0..5)).await;
-    let subscription = Subscription {
-        reached: vec![(partition, Offset(5))],
-        ..subscription(&unique("consumer"), &topic, Start::Earliest)
-    };
-    let mut member = Member::subscribe(&kafka, subscription).await;
-    assert_eq!(member.take(5).await, numbers(0..5).collect::<Vec<_>>());
-    member.close().await;
+    // It is shorter, or has nothing that was there before.
+    for (last, at) in [(5, now()), (2, before)] {
+        let subscription = Subscription {
+            reached: vec![reached(&partition, last, at)],
+            ..subscription(&unique("consumer"), &topic, Start::Earliest)
+        };
+        let mut member = Member::subscribe(&kafka, subscription).await;
+        assert_eq!(member.take(5).await, numbers(0..5).collect::<Vec<_>>());
+        member.close().await;
+    }
+}
+
+fn reached(partition: &Partition, last: u64, at: Timestamp) -> Reached {
+    Reached { partition: partition.clone(), offset: Offset(last), at }
+}
+
+/// As Kafka has it: both are on this machine.
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap())
 }

@@ -2,9 +2,9 @@
 //! and the others go on. Against the client library's own imitation of a cluster, as a real one
 //! of a single broker has no such partition.
 
-use crate::support::{Member, key_of, numbers, publish, unique};
+use crate::support::{Member, key_of, numbers, publish, subscription, unique};
 use rdkafka::mocking::MockCluster;
-use sillage_core::{Offset, Partition};
+use sillage_core::{Offset, Partition, Start, Subscription};
 use sillage_kafka::Kafka;
 
 /// Takes what comes until so many deliveries were noted; what it was told meanwhile.
@@ -34,7 +34,10 @@ async fn the_others_go_on_and_it_follows_when_it_has_one() {
     let mut member = join().await;
     let heard = told(&mut member, 10).await;
     assert_eq!(member.owned, std::slice::from_ref(&with));
-    assert!(heard.iter().any(|heard| heard.contains(&format!("{without} once"))), "{heard:?}");
+    assert!(
+        heard.iter().any(|heard| heard.contains(&format!("nothing of {without}"))),
+        "{heard:?}"
+    );
     mock.partition_leader(&topic, 0, Some(1)).unwrap();
     told(&mut member, 20).await;
     let of = |partition: &Partition, member: &Member| -> Vec<u64> {
@@ -53,5 +56,30 @@ async fn the_others_go_on_and_it_follows_when_it_has_one() {
     mock.partition_leader(&topic, 0, Some(1)).unwrap();
     told(&mut member, 10).await;
     assert_eq!(of(&without, &member), [4, 5, 6, 7, 8, 9]);
+    member.close().await;
+}
+
+#[tokio::test]
+async fn a_broadcast_follows_as_well_and_health_says_so_until_then() {
+    let mock = MockCluster::new(1).unwrap();
+    let topic = unique("topic");
+    mock.create_topic(&topic, 2, 1).unwrap();
+    let kafka = Kafka::connect(&format!("kafka://{}", mock.bootstrap_servers())).await.unwrap();
+    let [without, with] = [0, 1].map(|number| Partition { topic: topic.clone(), number });
+    for partition in [&without, &with] {
+        publish(&kafka, &topic, &key_of(partition), numbers(0..10)).await;
+    }
+    mock.partition_leader(&topic, 0, None).unwrap();
+    let all = subscription(&unique("consumer"), &topic, Start::Earliest);
+    let all = Subscription { broadcast: true, ..all };
+    let mut member = Member::subscribe(&kafka, all).await;
+    told(&mut member, 10).await;
+    // Again and again.
+    for _ in 0..3 {
+        let heard = member.next().await.unwrap_err().to_string();
+        assert!(heard.contains(&format!("nothing of {without}")), "{heard}");
+    }
+    mock.partition_leader(&topic, 0, Some(1)).unwrap();
+    told(&mut member, 20).await;
     member.close().await;
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::names;
 use sillage_core::{
     BoxFuture, Broker, Capabilities, Clock, Database, Epoch, Inbound, Offset, Partition,
-    PartitionStatus, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
+    PartitionStatus, Reached, Receiver, Result, Settled, Settler, Subscribed, Subscription, Text,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -64,11 +64,7 @@ pub(crate) async fn subscribe(
 }
 
 /// How far a consumer is in the partitions of this cluster.
-async fn reached(
-    database: &dyn Database,
-    consumer: &str,
-    cluster: &str,
-) -> Result<Vec<(Partition, Offset)>> {
+async fn reached(database: &dyn Database, consumer: &str, cluster: &str) -> Result<Vec<Reached>> {
     let prefix = names::watermarks(consumer);
     let mut reached = vec![];
     for stored in names::all(database, names::WATERMARKS, &prefix).await? {
@@ -77,9 +73,10 @@ async fn reached(
         if mark.cluster.as_deref() == Some(cluster)
             && mark.offset > Offset(0)
             && let Some((topic, number)) = stored.id[prefix.len()..].rsplit_once('/')
-            && let Ok(number) = number.parse()
+            && let (Ok(number), Some(at)) = (number.parse(), mark.at)
         {
-            reached.push((Partition { topic: topic.into(), number }, mark.offset));
+            let partition = Partition { topic: topic.into(), number };
+            reached.push(Reached { partition, offset: mark.offset, at });
         }
     }
     Ok(reached)

@@ -12,7 +12,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use sillage_core::{
     Database, Decision, Deliveries, Delivery, Epoch, Error, Message, Offset, Partition, Result,
-    Stored, Text,
+    Stored, Text, Timestamp,
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
@@ -36,9 +36,11 @@ pub(crate) struct Mark {
     /// The member that stored it. One that finds itself here has not died since.
     #[serde(default)]
     pub(crate) by: Option<Uuid>,
-    /// The cluster whose offset it is, where the broker tells.
+    /// The cluster whose offset it is, where the broker tells, and when it was stored then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cluster: Option<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<Timestamp>,
 }
 
 /// A delivery that runs alone after a crash.

@@ -140,7 +140,8 @@ impl Member {
             assigned.watermark.tally_of_finished()
         };
         let cluster = self.means.cluster.clone();
-        let mark = Mark { offset, open, tally, guard, by: Some(self.id), cluster };
+        let at = cluster.is_some().then(|| self.means.clock.now());
+        let mark = Mark { offset, open, tally, guard, by: Some(self.id), cluster, at };
         let body = serde_json::to_vec(&mark)?.into();
         assigned.marked = passed;
         assigned.unsaved = None;
