@@ -1,7 +1,7 @@
 //! Reads the next pages of the log while the last one is folded and written.
 //!
 //! *Guarantees.* At most two pages are read ahead, and none behind a page that was large. Pages have
-//! more entries the smaller these are.
+//! more entries the smaller these are, and fewer behind a page that was large.
 
 use sillage_core::{Database, Filter, Page, Position, Result};
 use std::{ops::RangeInclusive, sync::Arc};
@@ -50,6 +50,8 @@ impl Pages {
         let bytes: usize = page.entries.iter().map(|entry| entry.payload.len()).sum();
         if bytes <= SMALL {
             self.size = (self.size * 2).min(*self.sizes.end());
+        } else if bytes > LARGE {
+            self.size = (self.size / 2).max(1);
         }
         *more && bytes <= LARGE
     }

@@ -54,7 +54,7 @@ pub(crate) trait Folder: Send {
     fn changed(&self) -> usize;
     /// What changed since the last write, with the digest of the view after it.
     fn write(&mut self, digest: &mut Digest) -> Result<Vec<Folded>>;
-    /// Holds no document any more.
+    /// Holds nothing any more; what is not written is thrown away.
     fn forget(&mut self);
 }
 
@@ -239,6 +239,10 @@ impl<D: Document + Default> Folder for Documents<D> {
         self.young.clear();
         self.old.clear();
         self.unseen = None;
+        self.changed.clear();
+        self.steps.clear();
+        self.needed.clear();
+        self.asked.clear();
     }
 }
 

@@ -77,10 +77,17 @@ impl Keeper {
 
     pub(crate) async fn run(self) {
         let (mut running, mut tasks) = (HashSet::new(), JoinSet::new());
+        let mut sweeping = JoinSet::new();
         while !self.0.stop.is_cancelled() {
-            if let Err(error) = self.look(&mut running, &mut tasks).await {
-                tracing::warn!(projection = %self.0.progress.id, %error, "looking again");
+            match self.look(&mut running, &mut tasks).await {
+                // Beside it: there may be much to remove.
+                Ok(true) if sweeping.is_empty() => drop(sweeping.spawn(self.sweep())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(projection = %self.0.progress.id, %error, "looking again");
+                }
             }
+            while sweeping.try_join_next().is_some() {}
             tokio::select! {
                 biased;
                 () = self.0.stop.cancelled() => {}
@@ -90,9 +97,24 @@ impl Keeper {
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn look(&self, running: &mut HashSet<Text>, tasks: &mut JoinSet<()>) -> Result<()> {
+    /// Removes what was dropped, unless it is stopped.
+    fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let means = self.0.clone();
+        async move {
+            let (database, id) = (means.database(), &means.progress.id);
+            let swept = means.stop.run_until_cancelled(sweep(database, id)).await;
+            if let Some(Err(error)) = swept {
+                tracing::warn!(projection = %id, %error, "sweeping again");
+            }
+        }
+    }
+
+    /// Starts and switches what is to be; whether there is something to sweep.
+    async fn look(&self, running: &mut HashSet<Text>, tasks: &mut JoinSet<()>) -> Result<bool> {
         let (database, progress) = (self.0.database(), &self.0.progress);
-        let Some((generations, _)) = stored(database, &progress.id).await? else { return Ok(()) };
+        let Some((generations, _)) = stored(database, &progress.id).await? else {
+            return Ok(false);
+        };
         progress.obey(&generations);
         running.retain(|tag| generations.has(tag));
         for generation in generations.all().filter(|of| of.version == progress.version) {
@@ -113,11 +135,8 @@ impl Keeper {
             }
         }
         self.switch(&generations).await?;
-        if !generations.dropped.is_empty() {
-            sweep(database, &progress.id).await?;
-        }
         while tasks.try_join_next().is_some() {}
-        Ok(())
+        Ok(!generations.dropped.is_empty())
     }
 
     /// Switches to a shadow that is to be switched to by itself.

@@ -15,9 +15,10 @@ use super::{
     stored,
     view::{Seen, saw},
 };
-use crate::{archive::archived_through, names};
-use sillage_core::{Filter, Page, Position, Recorded, Result, Text, Version};
-use std::{iter, sync::Arc, time::Duration};
+use crate::{archive::archived_through, handler::panicked, names};
+use futures_util::FutureExt as _;
+use sillage_core::{Failure, Filter, Page, Position, Recorded, Result, Text, Version};
+use std::{iter, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// How long a generation stays with a process that died.
@@ -67,7 +68,10 @@ impl Runner {
                 Ok(End::Changed) => Duration::ZERO,
                 Ok(End::Idle) => Duration::from_secs(1),
                 Err(error) => {
-                    self.means.vital.problem("projection", Some(error.to_string()));
+                    // Of one that nobody reads yet only the log tells.
+                    if self.means.progress.reading().tag == self.tag {
+                        self.means.vital.problem("projection", Some(error.to_string()));
+                    }
                     tracing::warn!(projection = %self.name(), %error, "stopped; starting again");
                     Duration::from_secs(1)
                 }
@@ -96,7 +100,7 @@ impl Runner {
         if !generations.0.has(&self.tag) {
             return Ok(End::Gone);
         }
-        let (checkpoint, version) = self.stored().await?;
+        let (mut checkpoint, version) = self.stored().await?;
         saw(&self.seen, checkpoint.position);
         if let Some(why) = &generations.0.paused {
             return Ok(self.waits(&generations.0, format!("paused: {why}")));
@@ -107,8 +111,11 @@ impl Runner {
             return Ok(self.waits(&generations.0, format!("paused at {why}")));
         }
         let Some(epoch) = database.lease(lease, owner, LEASE).await? else {
+            self.goes_on(&generations.0);
             return Ok(End::Idle);
         };
+        // Whether it pauses is to be seen, in this process.
+        checkpoint.paused = None;
         let now = self.means.clock().elapsed();
         let folder = self.means.projection.folder(version.is_none());
         let filter = Filter { names: self.means.projection.events(), ..Filter::default() };
@@ -120,6 +127,7 @@ impl Runner {
             version,
             generations,
             archived: archived_through(database).await?,
+            folding: Position::default(),
             is_near: false,
             bytes: 0,
             stored_at: now,
@@ -128,7 +136,10 @@ impl Runner {
             lease: (lease.into(), epoch),
             careful_until: tried.careful_until,
         };
-        let end = self.read(&mut reader, owner).await;
+        let end = match AssertUnwindSafe(self.read(&mut reader, owner)).catch_unwind().await {
+            Ok(end) => end,
+            Err(panic) => self.panicked(&mut reader, &panicked(&*panic)).await,
+        };
         // What is on its way arrives before anything is looked at again.
         let end = match self.settle(&mut reader).await {
             Ok(true) => end,
@@ -162,6 +173,28 @@ impl Runner {
         Ok(End::Idle)
     }
 
+    /// A fold has panicked. Of several entries the one that it did at is looked for; by itself it
+    /// pauses the projection.
+    async fn panicked(&self, reader: &mut Reader, failure: &Failure) -> Result<End> {
+        // It may have changed a document by half.
+        reader.folder.forget();
+        if !reader.is_careful() {
+            reader.careful_until = reader.folding;
+            return Ok(End::Changed);
+        }
+        let why = format!("position {}: {failure}", reader.folding);
+        let paused = Paused { at: reader.folding, gone: false, why };
+        reader.at = Position(reader.folding.0 - 1);
+        self.pause(reader, &paused).await
+    }
+
+    /// The live generation goes on, here or elsewhere.
+    fn goes_on(&self, generations: &Generations) {
+        if generations.live.tag == self.tag {
+            self.means.vital.problem("projection", None);
+        }
+    }
+
     /// Says what keeps the live generation from going on.
     fn waits(&self, generations: &Generations, why: String) -> End {
         if generations.live.tag == self.tag {
@@ -189,6 +222,7 @@ impl Runner {
         if gone > reader.at.max(reader.checkpoint.lost) {
             return self.trimmed(reader, gone).await.map(Some);
         }
+        reader.folding = page.entries.last().map_or(page.through, |entry| entry.position);
         if page.through > reader.at
             && let Some(end) = self.fold(reader, page, more).await?
         {
@@ -197,9 +231,7 @@ impl Runner {
         if !self.write(reader, more).await? {
             return Ok(Some(End::Changed));
         }
-        if reader.generations.0.live.tag == self.tag {
-            self.means.vital.problem("projection", None);
-        }
+        self.goes_on(&reader.generations.0);
         reader.is_near = !more;
         if !more {
             reader.folder.forget();

@@ -31,6 +31,8 @@ pub(super) struct Reader {
     pub(super) at: Position,
     /// Entries of streams may be in archives up to here. What is archived later this has read.
     pub(super) archived: Position,
+    /// The last entry of the page that is being folded.
+    pub(super) folding: Position,
     /// It was at the end of the log with its last page.
     pub(super) is_near: bool,
     /// Bytes of payloads folded and not written.
@@ -41,7 +43,7 @@ pub(super) struct Reader {
     pub(super) writing: Option<Writing>,
     /// The lease that it holds, and since which change of owners.
     pub(super) lease: (Text, Epoch),
-    /// Up to here entries are written one by one, as the SQL of one of them failed.
+    /// Up to here entries are written one by one, as one of them panicked, or its SQL failed.
     pub(super) careful_until: Position,
 }
 

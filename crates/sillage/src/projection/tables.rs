@@ -161,5 +161,7 @@ impl Folder for Statements {
         Ok(self.unwritten.drain(..).map(Folded::Sql).collect())
     }
 
-    fn forget(&mut self) {}
+    fn forget(&mut self) {
+        self.unwritten.clear();
+    }
 }
