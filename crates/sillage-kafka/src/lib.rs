@@ -38,8 +38,9 @@
 //! at the end; the rest comes again. Where a consumer starts is committed before the first delivery.
 //! **Nothing is skipped**: where retention passed a consumer, its partition stops, and `next` says
 //! so again and again, with the offsets and the command that accepts the loss; the others go on.
-//! Likewise where Kafka has forgotten how far a consumer is that its own database knows of: from its
-//! start on it would handle again what its inbox does not remember any more. A topic that is shorter than
+//! Likewise where Kafka has forgotten how far a consumer is that its own database knows of, unless it
+//! would start there anyway: from its start on it would handle again what its inbox does not remember any
+//! more. A topic that is shorter than
 //! that, or has nothing from before, was made anew and is read from its start.
 //! No record stops a partition: one without readable headers comes with what it says. An empty
 //! payload is a deletion (a null value) on compacted topics, and the other way round. **A client

@@ -205,25 +205,25 @@ fn place(
             (Some(next), Some(ends)) if next < ends.low || ends.high < next => At::Gone(next, ends),
             (Some(next), Some(_)) => At::Stored(next),
             (None, Some(ends)) => {
-                let reached = subscription.reached.iter().find(|of| of.partition == partition);
-                match reached {
-                    Some(reached) if is_the_same(consumer, reached, ends)? => {
-                        At::Forgotten(reached.offset.0 + 1, ends)
-                    }
-                    _ => {
-                        starting.push((partition, ends));
-                        continue;
-                    }
-                }
+                starting.push((partition, ends));
+                continue;
             }
         };
         placed.push(Placed { partition, at });
     }
     let (partitions, ends): (Vec<_>, Vec<_>) = starting.into_iter().unzip();
     let starts = offsets::start(consumer, &partitions, (subscription.start, &ends), LIMIT)?;
-    let starting = partitions.into_iter().zip(starts).zip(ends);
-    let start = |((partition, start), ends)| Placed { partition, at: At::Start(start, ends) };
-    placed.extend(starting.map(start));
+    for ((partition, start), ends) in partitions.into_iter().zip(starts).zip(ends) {
+        let reached = subscription.reached.iter().find(|of| of.partition == partition);
+        let next = reached.map_or(start, |reached| reached.offset.0 + 1);
+        let at = match reached {
+            Some(reached) if next != start && is_the_same(consumer, reached, ends)? => {
+                At::Forgotten(next, ends)
+            }
+            _ => At::Start(start, ends),
+        };
+        placed.push(Placed { partition, at });
+    }
     Ok(placed)
 }
 

@@ -80,6 +80,23 @@ async fn a_topic_that_was_made_anew_is_read_from_its_start() {
     }
 }
 
+/// Nothing is in doubt: it begins behind what it has finished either way.
+#[tokio::test]
+async fn who_was_forgotten_where_it_would_start_goes_on() {
+    let Some((kafka, topic)) = with_topic(1).await else { return };
+    let partition = Partition { topic: topic.clone(), number: 0 };
+    publish(&kafka, &topic, "a", numbers(0..5)).await;
+    let subscription = Subscription {
+        reached: vec![reached(&partition, 4, now())],
+        ..subscription(&unique("consumer"), &topic, Start::Latest)
+    };
+    let mut member = Member::subscribe(&kafka, subscription).await;
+    member.until_assigned(1).await;
+    publish(&kafka, &topic, "a", numbers(5..7)).await;
+    assert_eq!(member.take(2).await, ["5", "6"]);
+    member.close().await;
+}
+
 fn reached(partition: &Partition, last: u64, at: Timestamp) -> Reached {
     Reached { partition: partition.clone(), offset: Offset(last), at }
 }
