@@ -266,8 +266,9 @@ impl Shared {
         consumer: &str,
         states: Arc<crate::handler::States>,
         database: Option<Arc<dyn sillage_core::Database>>,
+        clock: Arc<dyn sillage_core::Clock>,
     ) -> Arc<Self> {
         let consumer = names::part(service, consumer);
-        Arc::new(Shared { service: service.into(), consumer, states, database })
+        Arc::new(Shared { service: service.into(), consumer, states, database, clock })
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 use sillage_core::{
-    Commit, Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message,
+    Clock, Commit, Condition, Contract, Database, DecodeError, Document, Effects, Failure, Message,
     MessageId, Offset, Outcome, Stored, Text, Timestamp, Transaction, Write,
 };
 use std::{
@@ -77,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) consumer: Text,
     pub(crate) states: Arc<States>,
     pub(crate) database: Option<Arc<dyn Database>>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What a delivery brings with it; extractors read it.
@@ -86,6 +87,8 @@ pub struct Context {
     pub(crate) redrives: u32,
     /// Where in its partition, or in the log where it was parked there.
     pub(crate) offset: Option<Offset>,
+    /// When it was handled, in a replay.
+    pub(crate) then: Option<Timestamp>,
     pub(crate) shared: Arc<Shared>,
     beside: OnceLock<Arc<Beside>>,
     /// The handler's own, if it takes one.
@@ -95,7 +98,8 @@ pub struct Context {
 impl Context {
     pub(crate) fn new(message: Arc<Message>, attempt: u32, shared: Arc<Shared>) -> Self {
         let (beside, transaction) = (OnceLock::new(), OnceLock::new());
-        Context { message, attempt, redrives: 0, offset: None, shared, beside, transaction }
+        let (redrives, offset, then) = (0, None, None);
+        Context { message, attempt, redrives, offset, then, shared, beside, transaction }
     }
 
     /// The message in hand.
@@ -114,6 +118,11 @@ impl Context {
     /// The name of the service.
     pub fn service(&self) -> &str {
         &self.shared.service
+    }
+
+    /// When it is handled.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.then.unwrap_or_else(|| self.shared.clock.now())
     }
 
     /// What is committed beside the handler's effects.

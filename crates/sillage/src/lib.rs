@@ -109,7 +109,8 @@ pub mod __private {
         states: crate::States,
         database: Option<std::sync::Arc<dyn crate::Database>>,
     ) -> crate::Context {
-        let shared = crate::handler::Shared::of("test", "test", states.into(), database);
+        let clock = std::sync::Arc::new(crate::SystemClock);
+        let shared = crate::handler::Shared::of("test", "test", states.into(), database, clock);
         crate::Context::new(message, attempt, shared)
     }
 }

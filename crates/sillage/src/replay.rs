@@ -203,6 +203,7 @@ impl Replay {
             consumer: self.spec.name.clone(),
             states: self.states.clone(),
             database: Some(overlay.clone()),
+            clock: self.clock.clone(),
         });
         let mut diff = Diff::new(self.examples);
         let mut slot = ReusableBoxFuture::new(async { Handled::plain(Ok(Effects::none())) });
@@ -214,7 +215,8 @@ impl Replay {
                 let recorded = caused.of(&entry.id).unwrap_or_default();
                 let then = recorded.iter().map(|entry| entry.position).min();
                 overlay.at(then.unwrap_or(entry.position));
-                let context = Context::new(entry.body.clone(), 1, shared.clone());
+                let mut context = Context::new(entry.body.clone(), 1, shared.clone());
+                context.then = Some(entry.time);
                 let outcome = self.handle(handler, context, &mut slot).await;
                 self.take(outcome, (entry, recorded), &overlay, &mut diff);
             }

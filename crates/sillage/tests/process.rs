@@ -6,7 +6,8 @@ mod common;
 
 use common::Harness;
 use serde::{Deserialize, Serialize};
-use sillage::{Clock as _, Filter, Route, prelude::*};
+use sillage::{Clock as _, Commit, Filter, Message, MessageId, Route, Write, prelude::*};
+use std::sync::Arc;
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[event(name = "order.created")]
@@ -270,5 +271,87 @@ async fn timers_of_a_paused_process_manager_wait_and_then_for_what_came_meanwhil
     harness.until(|| async { count(&harness, "letter.reminder").await == 1 }).await;
     harness.settle().await;
     assert_eq!(count(&harness, "order.payment-due").await, 1, "only of the unpaid one");
+    app.drain().await;
+}
+
+/// Commits a message as it is.
+async fn append(harness: &Harness, message: Message) {
+    let writes = vec![Write::Append { stream: None, message: Arc::new(message) }];
+    let commit = Commit { conditions: vec![], writes };
+    harness.database().commit(vec![commit]).await.pop().unwrap().unwrap();
+}
+
+async fn recorded(harness: &Harness, name: &str) -> Message {
+    let filter = Filter { names: vec![name.into()], ..Filter::default() };
+    let page = harness.database().log(Position(0), &filter, 1).await.unwrap();
+    (*page.entries[0].body).clone()
+}
+
+/// The payment's delivery, and the letter's.
+fn patient() -> Process<Counter> {
+    Process::<Counter>::new("patient", 1)
+        .start_on::<Ordered>(|_| (Counter(0), Effects::none()))
+        .on::<Paid>(|_, paid| publish(Counted { order_id: paid.order_id.clone() }))
+        .wait(mins(5))
+        .on::<Reminder>(|_, letter| publish(Counted { order_id: letter.order_id.clone() }))
+        .wait(hours(1))
+}
+
+async fn orphans(harness: &Harness) -> Vec<String> {
+    let orphans = documents(harness, "orphans").await;
+    orphans.iter().map(|orphan| orphan["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_early_event_waits_as_long_as_was_said_for_it() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(patient())).await;
+    let shop = app.service("shop");
+    shop.commit(publish(Reminder { order_id: id(), number: 1 })).await.unwrap();
+    harness.clock.sleep(mins(1)).await;
+    shop.commit(publish(Paid { order_id: id() })).await.unwrap();
+    harness.clock.sleep(mins(6)).await;
+    assert_eq!(orphans(&harness).await, ["payment.completed"], "the letter waits an hour");
+    shop.commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    assert_eq!(count(&harness, "letter.counted").await, 1, "only the letter was in time");
+    assert!(harness.admin().timers(10).await.unwrap().is_empty());
+    harness.clock.sleep(hours(2)).await;
+    assert_eq!(orphans(&harness).await, ["payment.completed"]);
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_events_that_come_again_and_again_do_not_keep_each_other_waiting() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(patient())).await;
+    for _ in 0..4 {
+        app.service("shop").commit(publish(Paid { order_id: id() })).await.unwrap();
+        harness.clock.sleep(mins(3)).await;
+    }
+    assert_eq!(orphans(&harness).await, ["payment.completed"]);
+    let waiting = documents(&harness, "processes").await;
+    assert_eq!(waiting[0]["early"].as_array().unwrap().len(), 1, "of the last minutes");
+    harness.clock.sleep(mins(6)).await;
+    assert!(documents(&harness, "processes").await.is_empty());
+    app.drain().await;
+}
+
+/// It counts when it was heard of, not when it happened.
+#[tokio::test(start_paused = true)]
+async fn an_early_event_of_long_ago_waits_as_long() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(patient())).await;
+    app.service("shop").commit(publish(Paid { order_id: "o-2".into() })).await.unwrap();
+    harness.settle().await;
+    let old = MessageId::new("old");
+    let paid = recorded(&harness, "payment.completed").await;
+    let key = Some(Key::of("o-1"));
+    append(&harness, Message { id: old, key, time: Timestamp::default(), ..paid }).await;
+    harness.clock.sleep(mins(4)).await;
+    assert_eq!(documents(&harness, "processes").await.len(), 2);
+    app.service("shop").commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    assert_eq!(count(&harness, "letter.counted").await, 1);
     app.drain().await;
 }

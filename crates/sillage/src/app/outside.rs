@@ -91,7 +91,8 @@ impl Building {
         let body = serde_json::to_vec(&manifest)?.into();
         self.manifests.push(Write::Put { collection, id, sort: None, body });
         let states = Arc::new(States::default());
-        let shared = Shared::of("broker", "relay", states, Some(database.clone()));
+        let shared =
+            Shared::of("broker", "relay", states, Some(database.clone()), self.clock.clone());
         let log = log_of(&database, &self.clock);
         self.consumer(spec, shared, log, Arc::default()).await
     }

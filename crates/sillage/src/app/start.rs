@@ -151,7 +151,8 @@ impl Building {
         let copies = self.follower(&service.follows);
         for consumer in service.consumers.into_iter().chain(copies) {
             let database = self.database.as_ref().map(|(database, _)| database.clone());
-            let shared = Shared::of(name, consumer.name, states.clone(), database);
+            let clock = self.clock.clone();
+            let shared = Shared::of(name, consumer.name, states.clone(), database, clock);
             let broker = self.broker.clone();
             let dependencies = dependencies.clone();
             let instances = consumer.instances;

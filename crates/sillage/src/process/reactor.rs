@@ -73,8 +73,8 @@ impl Reactor {
         let found = stored.as_ref().map(Instance::read).transpose()?;
         let version = stored.as_ref().map(|stored| stored.version);
         context.beside().require(place.unchanged(version));
-        let turn =
-            Turn { process: &*self.process, service: context.service(), message, key, place };
+        let (service, now) = (context.service(), context.now());
+        let turn = Turn { process: &*self.process, service, message, key, place, now };
         turn.take(&process, found, version)
     }
 }
@@ -113,6 +113,8 @@ struct Turn<'a> {
     message: &'a Message,
     key: Key,
     place: Place,
+    /// When it is handled.
+    now: Timestamp,
 }
 
 impl Turn<'_> {
@@ -247,32 +249,53 @@ impl Turn<'_> {
     ) -> Result<Outcome, Failure> {
         let mut instance = early.unwrap_or_else(|| self.expected(process));
         let message = to_json(self.message).and_then(raw).map_err(Failure::permanent)?;
-        instance.early.push(Early { until: self.message.time + limit, message });
+        let until = self.now + limit;
+        let is_next = instance.early.iter().all(|other| until < other.until);
+        instance.early.push(Early { until, message });
         instance.updated = self.message.time;
-        let draft = control(&self.about(None), self.process.name(), CONTROL_EXPIRED);
-        let (due, token) = (Due::After(limit), EXPIRES.to_owned());
         let mut outcome = Outcome::default();
-        let timer = Effect::Schedule { due, token, message: draft };
-        outcome.effects = instance.take_timers(Effects::one(timer)).0;
+        // Else the timer that is set comes sooner; setting it anew each time would put it off.
+        if is_next {
+            outcome.effects = self.expires(&mut instance, self.now);
+        }
         self.put(&instance, &mut outcome)?;
         Ok(outcome)
     }
 
-    /// Early events have waited long enough: they are recorded, and nothing comes of them.
+    /// Sets the timer for the early event that gives up first.
+    fn expires(&self, instance: &mut Instance, now: Timestamp) -> Effects {
+        let Some(until) = instance.early.iter().map(|early| early.until).min() else {
+            return Effects::none();
+        };
+        let message = control(&self.about(None), self.process.name(), CONTROL_EXPIRED);
+        let (due, token) = (Due::After(until.since(now)), EXPIRES.to_owned());
+        instance.take_timers(Effects::one(Effect::Schedule { due, token, message })).0
+    }
+
+    /// Early events have waited long enough: they are recorded, and nothing comes of them. It counts
+    /// when the timer fired: what came meanwhile had been read by then.
     fn expire(&self, early: Option<Instance>) -> Result<Option<Outcome>, Failure> {
         let Some(mut instance) = early else { return Ok(None) };
         let fired = tokens::fired(self.message);
         if !fired.is_some_and(|fired| instance.accept(&fired)) {
             return Ok(None);
         }
-        let mut outcome = Outcome::default();
-        for early in &instance.early {
+        let (mut outcome, now) = (Outcome::default(), self.message.time);
+        let over = |early: &Early| early.until <= now;
+        let (over, early): (Vec<_>, Vec<_>) = instance.early.drain(..).partition(over);
+        instance.early = early;
+        for early in over {
             let message = from_json(early.message.get().as_bytes())?;
             let why = format!("it waited, but `{}` never began", self.key.label());
             outcome.writes.push(recorded(&self.orphan(&instance.process, &message, why))?);
         }
-        let (collection, id) = (self.place.collection.into(), self.place.id.clone());
-        outcome.writes.push(Write::Delete { collection, id });
+        if instance.early.is_empty() {
+            let (collection, id) = (self.place.collection.into(), self.place.id.clone());
+            outcome.writes.push(Write::Delete { collection, id });
+        } else {
+            outcome.effects = self.expires(&mut instance, now);
+            self.put(&instance, &mut outcome)?;
+        }
         Ok(Some(outcome))
     }
 
