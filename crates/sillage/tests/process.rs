@@ -355,3 +355,25 @@ async fn an_early_event_of_long_ago_waits_as_long() {
     assert_eq!(count(&harness, "letter.counted").await, 1);
     app.drain().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_of_an_instance_that_ended_is_none_of_the_next_one() {
+    let harness = Harness::new();
+    let app = harness.start_service(shop()).await;
+    let shop = app.service("shop");
+    shop.commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.clock.sleep(mins(13)).await;
+    assert_eq!(count(&harness, "letter.reminder").await, 1);
+    let fired = recorded(&harness, "order.payment-due").await;
+    shop.commit(publish(Paid { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    // As one that fired when the first had ended, and is heard of only now.
+    shop.commit(publish(Ordered { order_id: id() })).await.unwrap();
+    harness.settle().await;
+    append(&harness, Message { id: MessageId::new("late"), ..fired }).await;
+    harness.settle().await;
+    assert_eq!(count(&harness, "letter.reminder").await, 1);
+    harness.clock.sleep(mins(13)).await;
+    assert_eq!(count(&harness, "letter.reminder").await, 2, "its own");
+    app.drain().await;
+}

@@ -24,7 +24,8 @@ pub(crate) struct Instance {
     /// Timers that are set, by their tokens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) timers: BTreeMap<String, Set>,
-    /// Grows with each timer, so that one of the same token is told from an older one.
+    /// Grows with each timer, so that one of the same token is told from an older one; begins at a
+    /// number of the instance's own.
     #[serde(default)]
     pub(crate) generation: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

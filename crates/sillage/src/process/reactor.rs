@@ -228,6 +228,10 @@ impl Turn<'_> {
 
     /// A message whose instance is not there.
     fn missing(&self, process: &Text, early: Option<Instance>) -> Result<Option<Outcome>, Failure> {
+        if tokens::fired(self.message).is_some_and(|fired| *fired.process == **process) {
+            // Of an instance that has ended.
+            return Ok(None);
+        }
         match self.process.missing(&self.message.name) {
             Missing::Ignore => Ok(None),
             Missing::Record => {
@@ -327,7 +331,7 @@ impl Turn<'_> {
             updated: self.message.time,
             memory: None,
             timers: BTreeMap::new(),
-            generation: 0,
+            generation: tokens::first(self.message),
             early: vec![],
         }
     }

@@ -3,6 +3,7 @@
 
 use super::{Instance, instance::Set};
 use sillage_core::{Effect, Effects, Header, Key, Message, Text};
+use uuid::Uuid;
 
 /// The header of a timer's message: its generation, `service/process`, and its token.
 pub(crate) const TIMER: &str = "sillage-timer";
@@ -20,6 +21,15 @@ pub(crate) fn fired(message: &Message) -> Option<Fired<'_>> {
     let mut parts = value.splitn(3, ' ');
     let generation = parts.next()?.parse().ok()?;
     Some(Fired { generation, process: parts.next()?, token: parts.next()? })
+}
+
+/// What an instance counts its timers from that this message makes. Another one of the same key counts
+/// from elsewhere, so that it does not take a timer of this one for its own.
+pub(crate) fn first(message: &Message) -> u64 {
+    let identity = [&message.source, "\0", message.id.as_str()].concat();
+    let (high, _) = Uuid::new_v5(&Uuid::NAMESPACE_OID, identity.as_bytes()).as_u64_pair();
+    // Far from the largest number, and exact where numbers of JSON are floating point.
+    high >> 12
 }
 
 impl Instance {
