@@ -6,7 +6,7 @@ mod common;
 
 use common::Harness;
 use serde::{Deserialize, Serialize};
-use sillage::{Clock as _, Commit, Filter, Message, MessageId, Route, Write, prelude::*};
+use sillage::{Clock as _, Commit, Filter, Header, Message, MessageId, Route, Write, prelude::*};
 use std::sync::Arc;
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -376,4 +376,69 @@ async fn a_timer_of_an_instance_that_ended_is_none_of_the_next_one() {
     harness.clock.sleep(mins(13)).await;
     assert_eq!(count(&harness, "letter.reminder").await, 2, "its own");
     app.drain().await;
+}
+
+#[derive(Command, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[command(name = "stock.hold", done = Counted)]
+struct Hold {
+    #[command(key)]
+    order_id: String,
+}
+
+#[derive(Command, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[command(name = "stock.release", done = Counted)]
+struct Release {
+    #[command(key)]
+    order_id: String,
+}
+
+fn holding() -> Process<Counter> {
+    Process::<Counter>::new("holding", 1)
+        .start_on::<Hold>(|hold| (Counter(0), publish(Counted { order_id: hold.order_id.clone() })))
+        .stop_on::<Release>(|_, _| Effects::none())
+}
+
+/// A command of a saga's step, which is done or undone.
+async fn operate(harness: &Harness, command: &str, does: &'static str) {
+    let order = (*common::foreign_order("o-1")).clone();
+    let header = Header { name: "sillage-operation".into(), value: does.into() };
+    let message = Message {
+        id: MessageId::new(harness.clock.now().to_string()),
+        name: command.into(),
+        topic: Some("stock.commands".into()),
+        operation_id: Some("shop/checkout/o-1/hold".into()),
+        headers: vec![header],
+        payload: br#"{"order_id":"o-1"}"#.to_vec().into(),
+        ..order
+    };
+    append(harness, message).await;
+    harness.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_undone_before_it_came_begins_nothing() {
+    let harness = Harness::new();
+    let app = harness.start_service(Service::new("shop").process(holding())).await;
+    operate(&harness, "stock.release", "undo").await;
+    operate(&harness, "stock.hold", "do").await;
+    assert!(documents(&harness, "processes").await.is_empty());
+    assert_eq!(count(&harness, "letter.counted").await, 0, "no answer");
+    assert_eq!(documents(&harness, "tombstones").await.len(), 1);
+    app.drain().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_waits_for_what_it_undoes_lets_it_begin_in_time_only() {
+    for in_time in [true, false] {
+        let harness = Harness::new();
+        let waits = holding().wait(mins(5));
+        let app = harness.start_service(Service::new("shop").process(waits)).await;
+        operate(&harness, "stock.release", "undo").await;
+        harness.clock.sleep(if in_time { mins(4) } else { mins(6) }).await;
+        operate(&harness, "stock.hold", "do").await;
+        operate(&harness, "stock.hold", "do").await;
+        assert_eq!(count(&harness, "letter.counted").await, usize::from(in_time));
+        assert!(documents(&harness, "processes").await.is_empty());
+        app.drain().await;
+    }
 }

@@ -6,9 +6,9 @@ use super::{
     tokens::{self, Fired},
 };
 use crate::{
-    handler::{Also, AnyHandler, Context, Handled, panicked},
+    handler::{AnyHandler, Context, Handled, panicked},
     names,
-    runtime::assemble::raw,
+    runtime::{assemble::raw, operation},
 };
 use futures_util::FutureExt as _;
 use sillage_core::{
@@ -52,7 +52,8 @@ pub(crate) struct Reactor {
 struct Outcome {
     effects: Effects,
     writes: Vec<Write>,
-    conditions: Vec<Condition>,
+    /// The message waits: it is not handled yet.
+    waits: bool,
 }
 
 impl Reactor {
@@ -67,6 +68,9 @@ impl Reactor {
             (Route::Ignore, Some(key)) if *message.name == *CONTROL_EXPIRED => key.clone(),
             (Route::Ignore, _) => return Ok(Outcome::default()),
         };
+        if context.message().operation_id.is_some() && operation::is_undone(context).await? {
+            return Ok(Outcome::default());
+        }
         let process = names::part(context.service(), self.process.name());
         let place = Place::of(&process, &key, self.process.is_saga());
         let stored = context.database()?.get(place.collection, &[&place.id]).await?.pop().flatten();
@@ -75,7 +79,7 @@ impl Reactor {
         context.beside().require(place.unchanged(version));
         let (service, now) = (context.service(), context.now());
         let turn = Turn { process: &*self.process, service, message, key, place, now };
-        turn.take(&process, found, version)
+        turn.take(&process, found)
     }
 }
 
@@ -118,23 +122,14 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn take(
-        &self,
-        process: &Text,
-        found: Option<Instance>,
-        version: Option<Version>,
-    ) -> Result<Outcome, Failure> {
+    fn take(&self, process: &Text, found: Option<Instance>) -> Result<Outcome, Failure> {
         let outcome = match found {
             Some(instance) if instance.memory.is_some() => self.go_on(instance)?,
             early if self.is_begun() => self.begin(process, early)?,
             early if *self.message.name == *CONTROL_EXPIRED => self.expire(early)?,
             early => self.missing(process, early)?,
         };
-        let mut outcome = outcome.unwrap_or_default();
-        if !outcome.writes.is_empty() {
-            outcome.conditions.push(self.place.unchanged(version));
-        }
-        Ok(outcome)
+        Ok(outcome.unwrap_or_default())
     }
 
     fn is_begun(&self) -> bool {
@@ -172,11 +167,14 @@ impl Turn<'_> {
             outcome.effects = instance.take_timers(Effects::one(cancel)).0;
         }
         self.keep(&mut instance, reacted, &mut outcome)?;
+        let mut undone = vec![];
         for early in waiting {
             let message = from_json(early.message.get().as_bytes())?;
             let message = known(self.process, &message);
             self.react(&mut instance, &message, None, &mut outcome)?;
+            undone.extend(operation::tombstone(self.service, &message)?);
         }
+        outcome.writes.extend(undone);
         Ok(Some(outcome))
     }
 
@@ -257,7 +255,7 @@ impl Turn<'_> {
         let is_next = instance.early.iter().all(|other| until < other.until);
         instance.early.push(Early { until, message });
         instance.updated = self.message.time;
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { waits: true, ..Outcome::default() };
         // Else the timer that is set comes sooner; setting it anew each time would put it off.
         if is_next {
             outcome.effects = self.expires(&mut instance, self.now);
@@ -290,6 +288,8 @@ impl Turn<'_> {
         instance.early = early;
         for early in over {
             let message = from_json(early.message.get().as_bytes())?;
+            // Whoever asked to undo has waited: what comes now must not be done.
+            outcome.writes.extend(operation::tombstone(self.service, &message)?);
             let why = format!("it waited, but `{}` never began", self.key.label());
             outcome.writes.push(recorded(&self.orphan(&instance.process, &message, why))?);
         }
@@ -354,9 +354,18 @@ impl AnyHandler for Reactor {
             let call = AssertUnwindSafe(reactor.handle(&context)).catch_unwind();
             let outcome = call.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
             match outcome {
-                Ok(Outcome { effects, writes, conditions }) => {
-                    let commit = Commit { conditions, writes };
-                    Handled::with(Ok(effects), Also { commit, transaction: None })
+                Ok(Outcome { effects, writes, waits }) => {
+                    let (result, mut also) = context.end(Ok(effects)).into_parts();
+                    let Commit { conditions, writes: beside } = &mut also.commit;
+                    if waits {
+                        beside.clear();
+                    }
+                    beside.extend(writes);
+                    if beside.is_empty() {
+                        // It changes nothing, whatever it has read.
+                        conditions.clear();
+                    }
+                    Handled::with(result, also)
                 }
                 Err(failure) => context.end(Err(failure)),
             }

@@ -27,15 +27,14 @@ pub(crate) async fn is_undone(context: &Context) -> Result<bool, Failure> {
     let message = context.message();
     let Some((operation, undo)) = operation_of(message) else { return Ok(false) };
     let Some(database) = &context.shared.database else { return Ok(false) };
-    let (collection, id) =
-        (Text::from(names::TOMBSTONES), names::tombstone(context.service(), operation));
     if undo {
-        let body = json!({ "message": message.id, "source": message.source, "at": message.time });
-        let sort = Some(Sort::Text(message.time.to_string().into()));
-        let body = serde_json::to_vec(&body)?.into();
-        context.beside().write(Write::Put { collection, id, sort, body });
+        tombstone(context.service(), message)?
+            .into_iter()
+            .for_each(|it| context.beside().write(it));
         return Ok(false);
     }
+    let (collection, id) =
+        (Text::from(names::TOMBSTONES), names::tombstone(context.service(), operation));
     let known = database.get(&collection, &[&id]).await?.pop().flatten();
     if known.is_some() {
         let service = context.service();
@@ -44,6 +43,16 @@ pub(crate) async fn is_undone(context: &Context) -> Result<bool, Failure> {
     }
     context.beside().require(Condition::Document { collection, id, expected: None });
     Ok(false)
+}
+
+/// What is kept of an operation that this command undoes.
+pub(crate) fn tombstone(service: &str, message: &Message) -> Result<Option<Write>, Failure> {
+    let Some((operation, true)) = operation_of(message) else { return Ok(None) };
+    let (collection, id) = (names::TOMBSTONES.into(), names::tombstone(service, operation));
+    let body = json!({ "message": message.id, "source": message.source, "at": message.time });
+    let sort = Some(Sort::Text(message.time.to_string().into()));
+    let body = serde_json::to_vec(&body)?.into();
+    Ok(Some(Write::Put { collection, id, sort, body }))
 }
 
 fn operation_of(message: &Message) -> Option<(&str, bool)> {
