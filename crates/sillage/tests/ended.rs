@@ -126,6 +126,25 @@ async fn what_has_ended_goes_after_a_while_and_what_has_not_stays() {
     assert!(ids(&harness, "sagas").await.contains(&"shop/checkout/open-1".to_owned()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_of_long_ago_ends_has_ended_now() {
+    let harness = Harness::new();
+    open_for_a_while(&harness, &["open-1"]).await;
+    harness.admin().pause("shop/checkout", "a test").await.unwrap();
+    let app = harness.start_service(shop()).await;
+    app.service("shop").commit(publish(Paid { id: "open-1".into() })).await.unwrap();
+    harness.settle().await;
+    app.drain().await;
+    tokio::time::advance(days(31)).await;
+    harness.admin().resume("shop/checkout").await.unwrap();
+    open_for_a_while(&harness, &[]).await;
+    open_for_a_while(&harness, &[]).await;
+    assert_eq!(ids(&harness, "sagas").await, ["shop/checkout/open-1"]);
+    tokio::time::advance(days(31)).await;
+    open_for_a_while(&harness, &[]).await;
+    assert!(ids(&harness, "sagas").await.is_empty());
+}
+
 /// It may be the very command that was undone: it must find that out when it is sent back.
 #[tokio::test(start_paused = true)]
 async fn tombstones_stay_while_something_waits_that_failed_before() {

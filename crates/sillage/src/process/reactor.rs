@@ -206,7 +206,8 @@ impl Turn<'_> {
         outcome.writes.clear();
         instance.memory = Some(reacted.memory);
         (instance.status, instance.version) = (reacted.status.into(), reacted.version);
-        instance.updated = self.message.time;
+        // What it ends by may have been sent long ago: it is kept from now on.
+        instance.updated = self.message.time.max(self.now);
         if ends && !self.process.is_saga() {
             instance.memory = None;
             let (collection, id) = (self.place.collection.into(), self.place.id.clone());
