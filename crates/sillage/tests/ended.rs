@@ -38,7 +38,11 @@ fn days(days: u64) -> std::time::Duration {
 }
 
 fn checkout() -> Saga<String> {
-    Saga::<String>::new("checkout", 1)
+    checkout_of(1)
+}
+
+fn checkout_of(version: u32) -> Saga<String> {
+    Saga::<String>::new("checkout", version)
         .start_on::<Opened>(|opened| opened.id.clone())
         .step("hold", |id| Hold { id: id.clone() }, |id| Release { id: id.clone() })
         .step("pay", |id| Pay { id: id.clone() }, no_undo)
@@ -229,4 +233,21 @@ async fn an_app_without_a_process_manager_that_runs_does_not_start() {
     harness.settle().await;
     app.drain().await;
     assert_eq!(refused(&harness, participants()).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_behind_is_found_whatever_the_numbers_of_versions_are() {
+    let harness = Harness::new();
+    let of = |version| participants().saga(checkout_of(version));
+    let app = harness.start_service(of(0)).await;
+    app.service("shop").commit(publish(Opened { id: "open-1".into() })).await.unwrap();
+    harness.settle().await;
+    app.drain().await;
+    let told = refused(&harness, of(1)).await.unwrap();
+    assert!(told.contains("version 0 are still running"), "{told}");
+    let kept = participants().saga(checkout_of(2026).keep(checkout_of(0)));
+    let before = harness.memory.reads();
+    assert_eq!(refused(&harness, kept).await, None);
+    let asked = harness.memory.reads() - before;
+    assert!(asked < 1000, "{asked} reads to start");
 }

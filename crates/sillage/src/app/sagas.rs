@@ -112,16 +112,20 @@ async fn left_behind(database: &dyn Database, service: &Service) -> Result<()> {
         if versions.iter().max() != Some(&shape.version) {
             continue;
         }
-        for version in (1..shape.version).filter(|version| !versions.contains(version)) {
-            for status in ["running", "compensating", "stuck"] {
-                let from = format!("{status}/{saga}/{version:06}/");
-                let range = Range::Sort { from: &from, until: &format!("{from}~") };
-                if !database.list(names::SAGAS, range, 1).await?.is_empty() {
+        for status in ["running", "compensating", "stuck"] {
+            let all = format!("{status}/{saga}/");
+            let (mut from, until) = (all.clone(), format!("{all}~"));
+            loop {
+                let range = Range::Sort { from: &from, until: &until };
+                let Some(first) = database.list(names::SAGAS, range, 1).await?.pop() else { break };
+                let version = Instance::read(&first)?.version;
+                if version < shape.version && !versions.contains(&version) {
                     return Err(Error::invalid(format!(
                         "instances of saga `{saga}` version {version} are still {status}, and \
                          nothing here knows it: give that version to `.keep(…)` or `.migrate(…)`"
                     )));
                 }
+                from = format!("{all}{version:06}/~");
             }
         }
     }
