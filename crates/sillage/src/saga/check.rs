@@ -84,7 +84,17 @@ fn unreachable<S>(saga: &Definition<S>, errors: &mut Vec<String>) {
 fn ambiguous<S>(saga: &Definition<S>, errors: &mut Vec<String>) {
     let mut waiting: BTreeMap<&str, Vec<(&str, bool)>> = BTreeMap::new();
     for step in &saga.steps {
+        let mut own = BTreeSet::new();
         for (event, ..) in step.answers() {
+            if !own.insert(event) {
+                errors.push(format!(
+                    "saga `{}`: step `{}` waits for `{event}` twice, so that nothing says which of \
+                     the two has happened: let its command and its undo be answered by different \
+                     events",
+                    saga.name, step.name
+                ));
+                continue;
+            }
             let told = step.only.contains_key(event);
             waiting.entry(event).or_default().push((step.name, told));
         }
