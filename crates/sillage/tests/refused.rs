@@ -41,3 +41,23 @@ fn a_step_whose_do_and_undo_have_one_answer_is_refused() {
     let told = told(Service::new("shop").saga(saga));
     assert!(told.contains("step `hold` waits for `stock.moved` twice"), "{told}");
 }
+
+#[derive(Document, Serialize, Deserialize, Clone, Debug, Default)]
+#[document(collection = "orders")]
+struct Order {
+    #[document(id)]
+    order_id: String,
+}
+
+#[test]
+fn two_projections_into_one_collection_are_refused() {
+    let one = || Projection::<Order>::new("one", 1).on::<Created>(|_, _| ());
+    let other = || Projection::<Order>::new("other", 1).on::<Created>(|_, _| ());
+    let why = told(Service::new("shop").projection(one()).projection(other()));
+    assert!(
+        why.contains("projections `one` and `other` fold into one collection `orders`"),
+        "{why}"
+    );
+    assert_eq!(told(Service::new("shop").projection(one())), "");
+    assert_eq!(told(Service::new("shop").projection(other())), "");
+}

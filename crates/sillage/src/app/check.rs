@@ -8,7 +8,7 @@ use crate::{
     tx::another,
 };
 use sillage_core::Transaction;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 impl App {
     /// Everything that can be checked without a message; each mistake is a sentence.
@@ -94,12 +94,24 @@ impl App {
             check_free("consumer", consumer.name, "follow", errors);
             self.check_consumer(service, consumer, errors);
         }
-        let mut projections = HashSet::new();
+        let (mut projections, mut collections) = (HashSet::new(), HashMap::new());
         for projection in &service.projections {
             let name = projection.name();
             if !projections.insert(name) {
                 errors.push(format!(
                     "service `{}` has two projections called `{name}`",
+                    service.name
+                ));
+            }
+            let collection = projection.collection();
+            if !projection.writes_tables()
+                && let Some(other) = collections.insert(collection, name)
+                && other != name
+            {
+                errors.push(format!(
+                    "service `{}`: projections `{other}` and `{name}` fold into one collection \
+                     `{collection}`, where they would overwrite each other: give each a document of \
+                     its own",
                     service.name
                 ));
             }
