@@ -11,7 +11,7 @@ use sillage_core::{
     Commit, Condition, Draft, Due, Effect, Effects, Expected, Failure, Key, Limits, Message,
     MessageId, Sort, Text, Timestamp, Write, to_json,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A timer as it is stored: its message is published when it is due.
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +130,9 @@ impl Origin<'_> {
         let message = to_json(&message).and_then(raw);
         let timer = Timer { token, message: message.map_err(Failure::permanent)? };
         let sort = match due {
+            // The pump knows a timer by its number and when it is due. One that was cancelled and is set
+            // anew has that number again, so it must not be due as early as one that fires just now.
+            Due::At(time) if time <= self.now => Sort::After(Duration::ZERO),
             Due::At(time) => Sort::Text(time.to_string().into()),
             Due::After(delay) => Sort::After(delay),
         };
@@ -211,7 +214,6 @@ fn traceparent(cause: Option<&str>, id: &MessageId) -> Text {
 mod tests {
     use super::*;
     use sillage_core::{after, cancel};
-    use std::time::Duration;
 
     fn draft(name: &str) -> Draft {
         let key = Some(Key::of("o-1"));

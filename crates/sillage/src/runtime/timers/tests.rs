@@ -85,17 +85,33 @@ impl World {
 
     fn start(&mut self, pump: usize) {
         if self.pumps[pump].is_none() {
-            let database: Arc<dyn Database> = Arc::new(self.memory.clone());
-            let running = Pump {
-                committer: Committer::start(database.clone()),
-                database,
-                clock: self.clock.clone(),
-                vital: Arc::default(),
-                stop: CancellationToken::new(),
-                gates: vec![],
-            };
-            self.pumps[pump] = Some(tokio::spawn(running.run()));
+            self.pumps[pump] = Some(tokio::spawn(self.pump(vec![]).run()));
         }
+    }
+
+    fn pump(&self, gates: Vec<Gate>) -> Pump {
+        let database: Arc<dyn Database> = Arc::new(self.memory.clone());
+        Pump {
+            committer: Committer::start(database.clone()),
+            database,
+            clock: self.clock.clone(),
+            vital: Arc::default(),
+            stop: CancellationToken::new(),
+            gates,
+        }
+    }
+
+    /// How often a message of that name was published.
+    async fn published(&self, name: &str) -> usize {
+        let fired = Filter { names: vec![name.into()], ..Filter::default() };
+        self.memory.log(Position(0), &fired, 1_000).await.unwrap().entries.len()
+    }
+
+    async fn put(&self, effect: Effect) {
+        let (service, now) = (Text::from("shop"), self.clock.now());
+        let origin = Origin { service: &service, now, cause: None };
+        let commit = origin.commit(Effects::one(effect), vec![]).unwrap();
+        self.memory.commit(vec![commit]).await.pop().unwrap().unwrap();
     }
 
     async fn kill(&mut self, pump: usize) {
@@ -240,4 +256,31 @@ async fn however_many_wait_a_second_costs_one_query_and_a_due_batch_one() {
     // One each second, one for the batch, and then where the next one is: two.
     let asked = world.memory.reads() - before;
     assert!(asked <= 20 + 1 + 2 + 1, "{asked} queries for 200 timers");
+}
+
+/// As above, where it is set for a time that is over, or for the same time.
+#[tokio::test(start_paused = true)]
+async fn a_timer_set_anew_for_the_past_is_not_taken_for_the_one_that_was_read() {
+    let delay = Duration::from_secs(5);
+    for again in [delay, Duration::from_secs(1)] {
+        let mut world = World::new();
+        let at = |time| Effect::Schedule {
+            due: Due::At(time),
+            token: "0".into(),
+            message: draft("timer.due"),
+        };
+        let start = world.clock.now();
+        world.put(at(start + delay)).await;
+        world.clock.sleep(delay).await;
+        let read = world.memory.list(names::TIMERS, Range::Due, 1).await.unwrap();
+        world.clock.sleep(Duration::from_millis(1)).await;
+        world.put(Effect::Cancel { token: "0".into(), key: Some(Key::of("o-1")) }).await;
+        world.put(at(start + again)).await;
+        let commit = firing(&read[0], world.clock.now()).unwrap();
+        let answer = world.memory.commit(vec![commit]).await.pop().unwrap();
+        assert!(matches!(answer, Err(CommitError::Fenced)), "{answer:?}");
+        world.start(0);
+        world.clock.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.published("timer.due").await, 1);
+    }
 }
