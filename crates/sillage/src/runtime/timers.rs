@@ -163,14 +163,20 @@ impl Pump {
 
     /// Whether the database answered.
     async fn fire_one(&self, stored: &Stored) -> bool {
-        let commit = match firing(stored, self.clock.now()) {
-            Ok(commit) => commit,
+        let commits = firing(stored, self.clock.now()).and_then(|fire| Ok((fire, taking(stored)?)));
+        let (fire, take) = match commits {
+            Ok(commits) => commits,
             Err(error) => {
                 tracing::error!(timer = %stored.id, %error, "a timer is unreadable");
                 return true;
             }
         };
-        match self.committer.commit(commit).await {
+        let mut answer = self.committer.commit(fire).await;
+        if let Err(CommitError::AlreadyHandled) = answer {
+            // Its message is in the log: it would stay due for ever.
+            answer = self.committer.commit(take).await;
+        }
+        match answer {
             // Another pump was quicker, or it was cancelled or set anew.
             Ok(_)
             | Err(
@@ -196,6 +202,13 @@ fn message_of(stored: &Stored) -> Result<Message> {
 fn firing(stored: &Stored, now: Timestamp) -> Result<Commit> {
     let mut message = message_of(stored)?;
     message.time = now;
+    let mut commit = taking(stored)?;
+    commit.writes.push(Write::Append { stream: None, message: Arc::new(message) });
+    Ok(commit)
+}
+
+/// The commit that takes a timer out.
+fn taking(stored: &Stored) -> Result<Commit> {
     let (collection, id) = (Text::from(names::TIMERS), stored.id.clone());
     let unchanged = Condition::Document {
         collection: collection.clone(),
@@ -208,10 +221,7 @@ fn firing(stored: &Stored, now: Timestamp) -> Result<Commit> {
     let not_later = Condition::Below { collection: collection.clone(), id: id.clone(), sort };
     Ok(Commit {
         conditions: vec![unchanged, not_later],
-        writes: vec![
-            Write::Delete { collection, id },
-            Write::Append { stream: None, message: Arc::new(message) },
-        ],
+        writes: vec![Write::Delete { collection, id }],
     })
 }
 

@@ -284,3 +284,21 @@ async fn a_timer_set_anew_for_the_past_is_not_taken_for_the_one_that_was_read() 
         assert_eq!(world.published("timer.due").await, 1);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_whose_message_is_in_the_log_goes() {
+    let world = World::new();
+    let delay = Duration::from_secs(5);
+    world.memory.commit(vec![set(0, delay)]).await;
+    world.clock.sleep(delay).await;
+    let stored = world.memory.list(names::TIMERS, Range::Due, 1).await.unwrap().remove(0);
+    let mut pump = world.pump(vec![]);
+    pump.fire(&mut Known::default()).await.unwrap();
+    let Stored { id, body, .. } = stored;
+    let sort = Some(sillage_core::Sort::After(Duration::ZERO));
+    let writes = vec![Write::Put { collection: names::TIMERS.into(), id, sort, body }];
+    world.memory.commit(vec![Commit { conditions: vec![], writes }]).await;
+    pump.fire(&mut Known::default()).await.unwrap();
+    assert_eq!(world.published("timer.due").await, 1);
+    assert!(world.memory.list(names::TIMERS, Range::Due, 1).await.unwrap().is_empty());
+}
