@@ -36,6 +36,7 @@ struct State {
     members: BTreeMap<u64, Member>,
     joined: u64,
     is_down: bool,
+    is_silent: bool,
     refused: HashSet<Text>,
     cluster: Option<Text>,
     /// What the members of a consumer had reached, as the last one said that joined.
@@ -109,6 +110,11 @@ impl MemoryBroker {
     /// Takes nothing more, or takes again.
     pub fn set_down(&self, is_down: bool) {
         self.0.state().is_down = is_down;
+    }
+
+    /// Whether it keeps to itself how far its consumers are.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.0.state().is_silent = is_silent;
     }
 
     /// Refuses all messages of this key for good, or takes them again.
@@ -386,6 +392,9 @@ impl Broker for MemoryBroker {
         topics: &'a [Text],
     ) -> BoxFuture<'a, Result<Vec<Progress>>> {
         let state = self.0.state();
+        if state.is_silent {
+            return Box::pin(async { Err(Error::unavailable("the broker does not answer")) });
+        }
         let progress = |partition: Partition| {
             let settled = state.settled.get(&(consumer.into(), partition.clone())).copied();
             Progress {

@@ -18,7 +18,7 @@ use sillage_core::{
     Clock, Commit, CommitError, Condition, Database, Message, Range, Result, Stored, Text,
     Timestamp, Write, from_json,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Timers fired in one read.
@@ -38,6 +38,15 @@ pub(crate) struct Pump {
     pub(crate) gates: Vec<Gate>,
 }
 
+/// What is found out in one read.
+#[derive(Default)]
+struct Round {
+    /// Whose timers wait; they are asked once.
+    shut: HashSet<Text>,
+    /// Why that of somebody cannot be told.
+    unknown: Option<String>,
+}
+
 /// What the pump knows between two reads.
 #[derive(Default)]
 struct Known {
@@ -54,10 +63,7 @@ impl Pump {
             let now = self.clock.elapsed();
             if now >= wake {
                 let wait = match self.fire(&mut known).await {
-                    Ok(wait) => {
-                        self.vital.problem("timers", None);
-                        wait
-                    }
+                    Ok(wait) => wait,
                     Err(error) => {
                         self.vital.problem("timers", Some(error.to_string()));
                         tracing::warn!(%error, "timers unreadable");
@@ -86,14 +92,15 @@ impl Pump {
     /// Fires what is due; answers how long nothing more can be.
     async fn fire(&mut self, known: &mut Known) -> Result<Duration> {
         let due = self.due(known).await?;
-        let (mut fired, mut held) = (vec![], false);
+        let (mut fired, mut held, mut round) = (vec![], false, Round::default());
         for stored in &due {
-            match self.is_free(stored).await? {
+            match self.is_free(stored, &mut round).await? {
                 Some(true) => fired.push(stored),
                 Some(false) => held = true,
                 None => {}
             }
         }
+        self.vital.problem("timers", round.unknown);
         // All at once: they share a durable write.
         let answers = join_all(fired.iter().map(|timer| self.fire_one(timer))).await;
         known.held = None;
@@ -138,7 +145,7 @@ impl Pump {
     }
 
     /// Whether it may fire now; `None` where it cannot be read.
-    async fn is_free(&mut self, stored: &Stored) -> Result<Option<bool>> {
+    async fn is_free(&mut self, stored: &Stored, round: &mut Round) -> Result<Option<bool>> {
         let message = match message_of(stored) {
             Ok(message) => message,
             Err(error) => {
@@ -157,8 +164,21 @@ impl Pump {
         if gate.is_free(late, &*self.clock) {
             return Ok(Some(true));
         }
+        if round.shut.contains(owner) {
+            return Ok(Some(false));
+        }
         let head = self.database.head().await?.stable;
-        gate.is_open(late, head, &*self.clock).await.map(Some)
+        let is_open = gate.is_open(late, head, &*self.clock).await.unwrap_or_else(|error| {
+            // Those of others do not wait for its broker.
+            round.unknown = Some(format!(
+                "those of `{owner}` wait, as its broker does not say how far it is: {error}"
+            ));
+            false
+        });
+        if !is_open {
+            round.shut.insert(owner.into());
+        }
+        Ok(Some(is_open))
     }
 
     /// Whether the database answered.

@@ -76,23 +76,29 @@ impl Gate {
         if let State::Closed = self.state {
             self.state = State::Relaying { since: now, head };
         }
+        // Whatever the broker answers, or does not.
+        if let State::Relaying { since, .. } | State::Reading { since, .. } = &self.state
+            && now >= *since + LONGEST
+        {
+            self.state = State::Open { since: now };
+        }
         if let State::Relaying { since, head } = self.state {
             let is_log = self.broker.capabilities().is_log;
-            if !is_log && now < since + LONGEST && !self.is_relayed(head).await? {
+            if !is_log && !self.is_relayed(head).await? {
                 return Ok(());
             }
             let ends = self.broker.progress(&self.consumer, &self.topics).await?;
             let head = is_log.then_some(head);
             self.state = State::Reading { since, ends, head, read: HashSet::new() };
         }
-        if let State::Reading { since, ends, head, read } = &mut self.state {
+        if let State::Reading { ends, head, read, .. } = &mut self.state {
             for progress in self.broker.progress(&self.consumer, &self.topics).await? {
                 let end = ends.iter().find(|end| end.partition == progress.partition);
                 if has_read(&progress, end, *head) {
                     read.insert(progress.partition);
                 }
             }
-            if ends.iter().all(|end| read.contains(&end.partition)) || now >= *since + LONGEST {
+            if ends.iter().all(|end| read.contains(&end.partition)) {
                 self.state = State::Open { since: now };
             }
         }

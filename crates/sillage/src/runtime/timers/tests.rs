@@ -1,12 +1,15 @@
 //! Random schedules on virtual time, with pumps that die and come back and commits that fail.
 
 use super::*;
-use crate::runtime::assemble::{Cause, Origin, foreign};
+use crate::runtime::{
+    assemble::{Cause, Origin, foreign},
+    member::Control,
+};
 use proptest::prelude::*;
-use sillage_core::{Draft, Due, Effect, Effects, Filter, Key, Position, Text};
-use sillage_testkit::{Memory, TokioClock};
+use sillage_core::{Draft, Due, Effect, Effects, Filter, Header, Key, Position, Text};
+use sillage_testkit::{Memory, MemoryBroker, TokioClock};
 use std::collections::HashMap;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 const TOKENS: usize = 4;
 const PUMPS: usize = 2;
@@ -301,4 +304,37 @@ async fn a_timer_whose_message_is_in_the_log_goes() {
     pump.fire(&mut Known::default()).await.unwrap();
     assert_eq!(world.published("timer.due").await, 1);
     assert!(world.memory.list(names::TIMERS, Range::Due, 1).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_holds_the_timers_of_its_consumer_and_for_ten_minutes() {
+    let (world, away) = (World::new(), MemoryBroker::new(1, true));
+    away.set_silent(true);
+    let pump = world.pump(vec![Gate {
+        consumer: "shop/checkout".into(),
+        topics: vec!["order".into()],
+        broker: Arc::new(away),
+        log: Arc::new(MemoryBroker::new(1, true)),
+        control: watch::channel(Control::default()).1,
+        state: GateState::default(),
+    }]);
+    let header = Header { name: tokens::TIMER.into(), value: "1 shop/checkout a".into() };
+    let deadline = Draft { headers: vec![header], ..draft("saga.deadline") };
+    let due = Due::After(Duration::from_secs(5));
+    world.put(Effect::Schedule { due, token: "a".into(), message: deadline }).await;
+    let message = draft("timer.due");
+    world.put(Effect::Schedule { due, token: "b".into(), message }).await;
+    let vital = pump.vital.clone();
+    let running = tokio::spawn(pump.run());
+    world.clock.sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.published("timer.due").await, 1);
+    assert_eq!(world.published("saga.deadline").await, 0);
+    let told = vital.problems("timers", Duration::ZERO);
+    assert!(told[0].contains("those of `shop/checkout` wait"), "{told:?}");
+    world.clock.sleep(Duration::from_secs(590)).await;
+    assert_eq!(world.published("saga.deadline").await, 0);
+    world.clock.sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.published("saga.deadline").await, 1);
+    assert!(vital.problems("timers", Duration::ZERO).is_empty());
+    running.abort();
 }
