@@ -1,13 +1,13 @@
 //! A transaction of the user's own, which is committed together with what a handler returns.
 
 use crate::{
-    error::{Cause, cause, refuse},
+    error::{Cause, cause, code, describe, refuse},
     log::Log,
     phases::{self, Locking},
     run::{NAME, Sql},
     tail::Tail,
 };
-use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Limits, Recorded};
+use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Failure, Limits, Recorded};
 use sqlx::{PgConnection, Postgres, Row as _};
 use std::{
     any::Any,
@@ -42,7 +42,7 @@ impl PgTransaction {
     async fn finish(mut self, commit: Commit) -> Result<Committed, CommitError> {
         let (committed, appended) = write(&self.log, &mut self.transaction, &commit).await?;
         let done = self.transaction.commit().await;
-        done.map_err(|error| CommitError::Failed(crate::error::describe(&self.log.place, error)))?;
+        done.map_err(|error| at_the_end(&self.log, error))?;
         self.tail.committed(appended);
         Ok(committed)
     }
@@ -58,8 +58,27 @@ pub(crate) async fn check(log: &Log, connection: &mut PgConnection) -> Result<()
             "what is written outside of a transaction is not written together with anything: begin \
              a transaction first, or use `commit`",
         ))),
-        Err(error) => Err(refuse(&log.place, error)),
+        Err(error) => Err(refused(log, error)),
     }
+}
+
+/// Why nothing can be written in a transaction: for good where its user has broken it before.
+fn refused(log: &Log, error: sqlx::Error) -> CommitError {
+    if code(&error).as_deref() == Some("25P02") {
+        let why = "the transaction has passed over an error of PostgreSQL, after which nothing can be \
+                   committed in it: return it, or put a savepoint around what may fail";
+        return CommitError::Sql(Failure::permanent(why));
+    }
+    refuse(&log.place, error)
+}
+
+/// Why a transaction could not be committed: what is checked only then is the user's.
+fn at_the_end(log: &Log, error: sqlx::Error) -> CommitError {
+    let is_of_users = |code: String| code.starts_with("22") || code.starts_with("23");
+    if code(&error).is_some_and(is_of_users) {
+        return CommitError::Sql(Failure::permanent(error));
+    }
+    CommitError::Failed(describe(&log.place, error))
 }
 
 /// Applies a commit within a transaction, which goes on, and answers what it has appended as well;
@@ -83,7 +102,7 @@ pub(crate) async fn write(
             Err(error) if cause(&error) == Cause::Race && is_duplicate(&error) => {
                 return Err(CommitError::AlreadyHandled);
             }
-            Err(error) => return Err(refuse(&log.place, error)),
+            Err(error) => return Err(refused(log, error)),
         }
     }
     Err(crate::commit::held_too_long(log, 0))

@@ -12,3 +12,4 @@ mod sql;
 mod stable;
 mod start;
 mod support;
+mod transaction;

@@ -1,6 +1,6 @@
 //! What may not harm others: a commit that cannot be, and a transaction that holds a row.
 
-use crate::support::{DIRECT, POOLED, Schema, append, commit, message, run};
+use crate::support::{DIRECT, POOLED, Schema, append, begun, commit, message, run};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use sillage_core::{
@@ -262,10 +262,6 @@ fn readers_are_woken_by_what_is_theirs() {
         assert!(answers[0].is_ok(), "{answers:?}");
         theirs.await;
     });
-}
-
-async fn begun(database: &sillage_postgres::Postgres) -> Box<sillage_postgres::PgTransaction> {
-    database.begin().await.unwrap().as_any().downcast().unwrap()
 }
 
 /// What a user's transaction writes is committed with the commit it is given, or not at all.

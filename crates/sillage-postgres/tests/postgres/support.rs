@@ -1,8 +1,8 @@
 //! A schema of one's own on the server that the tests share.
 
 use bytes::Bytes;
-use sillage_core::{Commit, Error, Message, MessageId, Timestamp, Write};
-use sillage_postgres::Postgres;
+use sillage_core::{Commit, Database as _, Error, Message, MessageId, Timestamp, Write};
+use sillage_postgres::{PgTransaction, Postgres};
 use sillage_testkit::{SystemClock, servers};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{sync::Arc, thread};
@@ -80,6 +80,11 @@ pub(crate) fn append(stream: Option<&str>, id: &str) -> Write {
 
 pub(crate) fn commit(writes: impl Into<Vec<Write>>) -> Commit {
     Commit { conditions: vec![], writes: writes.into() }
+}
+
+/// A transaction as handlers take it.
+pub(crate) async fn begun(database: &Postgres) -> Box<PgTransaction> {
+    database.begin().await.unwrap().as_any().downcast().unwrap()
 }
 
 /// Runs on a runtime with several threads; panics where the suites do: after two minutes.

@@ -1,0 +1,51 @@
+//! Transactions of users: what refuses them for good.
+
+use crate::support::{DIRECT, POOLED, Schema, append, begun, commit, run};
+use sillage_core::{Class, Commit, CommitError, Committed, Transaction};
+use sillage_postgres::{
+    PgTransaction,
+    sqlx::{Connection as _, raw_sql},
+};
+
+async fn committed(
+    transaction: Box<PgTransaction>,
+    commit: Commit,
+) -> Result<Committed, CommitError> {
+    Transaction::commit(transaction, commit).await
+}
+
+/// What the handler has done wrong is a failure of the handler's: it is not tried for ever.
+#[test]
+fn mistakes_in_a_transaction_of_the_users_are_its_failure() {
+    for variable in [DIRECT, POOLED] {
+        let Some(schema) = Schema::new(variable) else { return };
+        run(async {
+            let database = schema.open().await;
+            let mut shell = schema.shell().await;
+            let tables = "CREATE TABLE @@.own (number bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)";
+            schema.run(&mut shell, tables).await;
+            let mut passes_over = begun(&database).await;
+            assert!(raw_sql("SELECT 1 / 0").execute(&mut **passes_over).await.is_err());
+            let mut violates = begun(&database).await;
+            schema.run(&mut violates, "INSERT INTO @@.own VALUES (1), (1)").await;
+            let mistakes =
+                [(passes_over, "passed over an error"), (violates, "duplicate key value")];
+            for (transaction, says) in mistakes {
+                let answer = committed(transaction, commit([append(None, says)])).await;
+                let Err(CommitError::Sql(failure)) = answer else { panic!("{says}: {answer:?}") };
+                assert_eq!(failure.class, Class::Permanent, "{failure}");
+                assert!(failure.to_string().contains(says), "`{says}` is not in: {failure}");
+            }
+            // Those behind it have a connection as it was.
+            for id in ["a", "b"] {
+                let mut transaction = begun(&database).await;
+                let mut inner = transaction.begin().await.unwrap();
+                schema.run(&mut inner, "INSERT INTO @@.own VALUES (1)").await;
+                inner.rollback().await.unwrap();
+                let answer = committed(transaction, commit([append(None, id)])).await;
+                assert!(answer.is_ok(), "{answer:?}");
+            }
+            assert_eq!(schema.number(&mut shell, "SELECT count(*) FROM @@.own").await, 0);
+        });
+    }
+}
