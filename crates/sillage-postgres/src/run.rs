@@ -150,7 +150,7 @@ async fn take_back(connection: &mut PgConnection) -> sqlx::Result<()> {
     simple(connection, "ROLLBACK TO SAVEPOINT sillage; RELEASE SAVEPOINT sillage").await
 }
 
-async fn simple(connection: &mut PgConnection, sql: &'static str) -> sqlx::Result<()> {
+pub(crate) async fn simple(connection: &mut PgConnection, sql: &'static str) -> sqlx::Result<()> {
     sqlx::raw_sql(sql).execute(connection).await.map(drop)
 }
 

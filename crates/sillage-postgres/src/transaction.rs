@@ -4,7 +4,7 @@ use crate::{
     error::{Cause, cause, code, describe, refuse},
     log::Log,
     phases::{self, Locking},
-    run::{NAME, Sql},
+    run::{NAME, Sql, simple},
     tail::Tail,
 };
 use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Failure, Limits, Recorded};
@@ -81,31 +81,50 @@ fn at_the_end(log: &Log, error: sqlx::Error) -> CommitError {
     CommitError::Failed(describe(&log.place, error))
 }
 
+/// A commit, and what it has appended.
+type Written = (Committed, Vec<Recorded>);
+
 /// Applies a commit within a transaction, which goes on, and answers what it has appended as well;
 /// where it is refused, the transaction is to be rolled back.
 pub(crate) async fn write(
     log: &Log,
     connection: &mut PgConnection,
     commit: &Commit,
-) -> Result<(Committed, Vec<Recorded>), CommitError> {
+) -> Result<Written, CommitError> {
     let checked = Limits::default().check(commit).and_then(|()| commit.runs_on::<Sql>(NAME));
     checked.map_err(CommitError::Rejected)?;
+    let written = tries(log, connection, commit).await;
+    match written {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(crate::commit::held_too_long(log, 0)),
+        // Its entries or rows are there by now: somebody was quicker.
+        Err(error) if cause(&error) == Cause::Race && is_duplicate(&error) => {
+            Err(CommitError::AlreadyHandled)
+        }
+        Err(error) => Err(refused(log, error)),
+    }
+}
+
+/// Tries until nobody has just made one of the rows; each time as if it were the first, for what was
+/// claimed would be in the way.
+async fn tries(
+    log: &Log,
+    connection: &mut PgConnection,
+    commit: &Commit,
+) -> sqlx::Result<Option<Result<Written, CommitError>>> {
+    simple(connection, "SAVEPOINT sillage_try").await?;
     for _ in 0..TRIES {
-        let done = phases::run(log, connection, &[commit], Locking::Wait).await;
-        match done {
-            Ok(mut done) => {
-                if let Some(outcome) = done.outcomes.pop().flatten() {
-                    return outcome.map(|committed| (committed, done.appended));
-                }
+        let mut done = phases::run(log, connection, &[commit], Locking::Wait).await?;
+        match done.outcomes.pop().flatten() {
+            Some(Ok(committed)) => {
+                simple(connection, "RELEASE SAVEPOINT sillage_try").await?;
+                return Ok(Some(Ok((committed, done.appended))));
             }
-            // Its entries or rows are there by now: somebody was quicker.
-            Err(error) if cause(&error) == Cause::Race && is_duplicate(&error) => {
-                return Err(CommitError::AlreadyHandled);
-            }
-            Err(error) => return Err(refused(log, error)),
+            Some(Err(refusal)) => return Ok(Some(Err(refusal))),
+            None => simple(connection, "ROLLBACK TO SAVEPOINT sillage_try").await?,
         }
     }
-    Err(crate::commit::held_too_long(log, 0))
+    Ok(None)
 }
 
 fn is_duplicate(error: &sqlx::Error) -> bool {

@@ -48,6 +48,17 @@ impl Schema {
         sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.unwrap();
     }
 
+    /// Completes when somebody waits for a connection, with a statement in which this stands.
+    pub(crate) async fn until_waiting(&self, holder: &mut PgConnection, what: &str) {
+        let holder = self.number(holder, "SELECT pg_backend_pid()::bigint").await;
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE {holder} = ANY (pg_blocking_pids(pid)) AND query LIKE '%{what}%'"
+        );
+        let mut shell = self.shell().await;
+        while self.number(&mut shell, &waiting).await == 0 {}
+    }
+
     /// A number that a statement answers, in which `@@` is the schema.
     pub(crate) async fn number(&self, connection: &mut PgConnection, statement: &str) -> i64 {
         let statement = AssertSqlSafe(statement.replace("@@", &self.name));

@@ -1,11 +1,16 @@
-//! Transactions of users: what refuses them for good.
+//! Transactions of users: what refuses them for good, and what they wait for.
 
 use crate::support::{DIRECT, POOLED, Schema, append, begun, commit, run};
-use sillage_core::{Class, Commit, CommitError, Committed, Transaction};
+use bytes::Bytes;
+use sillage_core::{
+    Class, Commit, CommitError, Committed, Condition, Database, Decision, Delivered, Filter,
+    Position, Transaction, Version, Write,
+};
 use sillage_postgres::{
     PgTransaction,
     sqlx::{Connection as _, raw_sql},
 };
+use std::sync::Arc;
 
 async fn committed(
     transaction: Box<PgTransaction>,
@@ -46,6 +51,47 @@ fn mistakes_in_a_transaction_of_the_users_are_its_failure() {
                 assert!(answer.is_ok(), "{answer:?}");
             }
             assert_eq!(schema.number(&mut shell, "SELECT count(*) FROM @@.own").await, 0);
+        });
+    }
+}
+
+/// Where somebody made one of its rows meanwhile, a commit begins again, and what it had claimed is
+/// not in its own way.
+#[test]
+fn a_second_try_does_not_meet_the_first() {
+    for variable in [DIRECT, POOLED] {
+        let Some(schema) = Schema::new(variable) else { return };
+        run(async {
+            let database = Arc::new(schema.open().await);
+            let mut shell = schema.shell().await;
+            schema.run(&mut shell, "BEGIN; INSERT INTO @@.streams VALUES ('s', 3)").await;
+            let delivery =
+                Delivered { consumer: "c".into(), source: "test".into(), id: "d".into() };
+            let put = |id: &str| Write::Put {
+                collection: "c".into(),
+                id: id.into(),
+                sort: None,
+                body: Bytes::from_static(b"{}"),
+            };
+            let decide =
+                Write::Decide { delivery: delivery.clone(), decision: Decision::Done, until: None };
+            let commit = Commit {
+                conditions: vec![Condition::FirstTime(delivery)],
+                writes: vec![append(Some("s"), "a"), put("y"), decide],
+            };
+            let waiting = tokio::spawn({
+                let transaction = begun(&database).await;
+                async move { committed(transaction, commit).await }
+            });
+            schema.until_waiting(&mut shell, "INSERT").await;
+            schema.run(&mut shell, "COMMIT").await;
+            let answer = waiting.await.unwrap();
+            assert!(answer.is_ok(), "{answer:?}");
+            let put = database.get("c", &["y"]).await.unwrap().remove(0);
+            assert_eq!(put.map(|put| put.version), Some(Version(1)));
+            let page = database.log(Position(0), &Filter::default(), 9).await.unwrap();
+            let streams: Vec<_> = page.entries.iter().map(|e| e.stream.clone()).collect();
+            assert_eq!(streams, [Some(("s".into(), Version(4)))]);
         });
     }
 }
