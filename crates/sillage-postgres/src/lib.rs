@@ -68,7 +68,7 @@ use tail::Tail;
 use uuid::Uuid;
 use writer::Writer;
 
-/// How long a read waits for a connection.
+/// How long a read waits for a connection, and one that is given back for a last answer.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
 /// How many leases are taken or renewed at the same time, and how many transactions of users run.
@@ -104,7 +104,8 @@ impl Postgres {
         let pool = |purpose, connections| {
             let options = PgPoolOptions::new().max_connections(connections);
             let options = options.acquire_timeout(ACQUIRE).test_before_acquire(false);
-            options.before_acquire(awake).connect_lazy_with(way(purpose).options)
+            let options = options.before_acquire(awake).after_release(released(clock.clone()));
+            options.connect_lazy_with(way(purpose).options)
         };
         // It only reads and tells: nothing of it has to survive a crash.
         let tail = Way::new(&config, Purpose::Reads, "off", clock.clone());
@@ -177,11 +178,9 @@ impl Postgres {
     }
 
     async fn begin_own(&self) -> Result<Box<dyn Transaction>> {
-        let (pool, way) = &self.transactions;
-        let begun = pool.begin_with(way.begin.clone()).await;
-        let transaction = begun.map_err(|error| error::describe(&self.log.place, error))?;
-        let (log, tail) = (self.log.clone(), self.tail.clone());
-        Ok(Box::new(PgTransaction::new(log, tail, transaction)))
+        let known = (self.log.clone(), self.tail.clone());
+        let begun = PgTransaction::begin(known, &self.transactions).await;
+        Ok(Box::new(begun.map_err(|error| error::describe(&self.log.place, error))?))
     }
 }
 
@@ -203,6 +202,23 @@ fn awake(
         }
         Ok(true)
     })
+}
+
+/// Asks a connection that is given back, which rolls back what is open on it, whether it is there; the
+/// pool would wait for an answer for ever.
+fn released(
+    clock: Arc<dyn Clock>,
+) -> impl Fn(&mut PgConnection, PoolConnectionMetadata) -> BoxFuture<'_, sqlx::Result<bool>> {
+    move |connection, _| {
+        let late = clock.sleep(ACQUIRE);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                asked = connection.ping() => asked.map(|()| true),
+                () = late => Err(sqlx::Error::PoolTimedOut),
+            }
+        })
+    }
 }
 
 impl Database for Postgres {

@@ -2,13 +2,14 @@
 
 use crate::{
     error::{Cause, cause, code, describe, refuse},
+    link::Way,
     log::Log,
     phases::{self, Locking},
     run::{NAME, Sql, simple},
     tail::Tail,
 };
 use sillage_core::{BoxFuture, Commit, CommitError, Committed, Error, Failure, Limits, Recorded};
-use sqlx::{PgConnection, Postgres, Row as _};
+use sqlx::{PgConnection, PgPool, Postgres, Row as _};
 use std::{
     any::Any,
     fmt,
@@ -27,23 +28,32 @@ const TRIES: usize = 3;
 pub struct PgTransaction {
     log: Arc<Log>,
     tail: Arc<Tail>,
+    way: Way,
     transaction: sqlx::Transaction<'static, Postgres>,
 }
 
 impl PgTransaction {
-    pub(crate) fn new(
-        log: Arc<Log>,
-        tail: Arc<Tail>,
-        transaction: sqlx::Transaction<'static, Postgres>,
-    ) -> Self {
-        PgTransaction { log, tail, transaction }
+    /// Begins one on a connection of the pool.
+    pub(crate) async fn begin(
+        (log, tail): (Arc<Log>, Arc<Tail>),
+        (pool, way): &(PgPool, Way),
+    ) -> sqlx::Result<Self> {
+        let transaction = way.limited(pool.begin_with(way.begin.clone())).await?;
+        Ok(PgTransaction { log, tail, way: way.clone(), transaction })
     }
 
-    async fn finish(mut self, commit: Commit) -> Result<Committed, CommitError> {
-        let (committed, appended) = write(&self.log, &mut self.transaction, &commit).await?;
-        let done = self.transaction.commit().await;
-        done.map_err(|error| at_the_end(&self.log, error))?;
-        self.tail.committed(appended);
+    async fn finish(self, commit: Commit) -> Result<Committed, CommitError> {
+        let PgTransaction { log, tail, way, mut transaction } = self;
+        let done = way.limited(async {
+            let written = match write(&log, &mut transaction, &commit).await {
+                Ok(written) => written,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let done = transaction.commit().await;
+            Ok(done.map(|()| written).map_err(|error| at_the_end(&log, error)))
+        });
+        let (committed, appended) = done.await.map_err(|late| refuse(&log.place, late))??;
+        tail.committed(appended);
         Ok(committed)
     }
 }

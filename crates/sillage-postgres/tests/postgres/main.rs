@@ -8,6 +8,7 @@ mod conformance;
 mod far;
 mod poison;
 mod reading;
+mod silent;
 mod sql;
 mod stable;
 mod start;
