@@ -1,7 +1,8 @@
-//! Connections that are read on, one after the other.
+//! Connections that are read on, and leases taken, one after the other.
 //!
 //! They are made by a pool and taken out of it: a pool asks each whether it is still there when it is given
-//! back, which is a second round trip for every read. Here only one that has rested is asked.
+//! back, which is a second round trip for every read, and waits for a server that has vanished. Here only one that
+//! has rested is asked.
 
 use crate::link::Way;
 use sqlx::{Connection as _, PgConnection, PgPool, pool::PoolConnection};

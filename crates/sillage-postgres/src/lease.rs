@@ -4,9 +4,15 @@
 //! A commit reads its epoch `FOR KEY SHARE`; a renewal is a plain update, which does not wait for it;
 //! a new owner locks the row first, which does.
 
-use crate::{error::describe, link::Way, log::Log, rows::signed};
+use crate::{
+    error::describe,
+    free::Free,
+    link::{Way, is_sound},
+    log::Log,
+    rows::signed,
+};
 use sillage_core::{Epoch, Error, Result};
-use sqlx::{PgConnection, PgPool, SqlStr};
+use sqlx::{PgConnection, SqlStr};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -14,12 +20,12 @@ use uuid::Uuid;
 pub(crate) struct Leases {
     log: Arc<Log>,
     way: Way,
-    pool: PgPool,
+    free: Arc<Free>,
 }
 
 impl Leases {
-    pub(crate) fn new(log: Arc<Log>, way: Way, pool: PgPool) -> Leases {
-        Leases { log, way, pool }
+    pub(crate) fn new(log: Arc<Log>, way: Way, free: Free) -> Leases {
+        Leases { log, way, free: Arc::new(free) }
     }
 
     /// Takes or renews, or gives back with a `ttl` of zero; `None`: somebody else has it.
@@ -29,12 +35,16 @@ impl Leases {
         owner: Uuid,
         ttl: Duration,
     ) -> Result<Option<Epoch>> {
-        let (log, way, pool) = (self.log.clone(), self.way.clone(), self.pool.clone());
+        let (log, way, free) = (self.log.clone(), self.way.clone(), self.free.clone());
         // By itself, so that a caller who stops polling holds up nobody.
         let taken = tokio::spawn(async move {
             let limited = way.limited(async {
-                let mut connection = pool.acquire().await?;
-                take(&log, &way, &mut connection, (&name, owner, ttl)).await
+                let mut taken = free.take(&way).await?;
+                let done = take(&log, &way, &mut taken.connection, (&name, owner, ttl)).await;
+                if is_sound(&done) {
+                    free.give_back(taken, &way);
+                }
+                done
             });
             limited.await.map_err(|error| describe(&log.place, error))
         });

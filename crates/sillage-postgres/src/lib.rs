@@ -115,7 +115,7 @@ impl Postgres {
             Writer::start(log.clone(), tail.clone(), way(Purpose::Commits), way(Purpose::Held));
         let reads = pool(Purpose::Reads, config.connections);
         let reads = Free::new(reads, config.connections, ACQUIRE);
-        let leases = pool(Purpose::Leases, LEASES);
+        let leases = Free::new(pool(Purpose::Leases, LEASES), LEASES, ACQUIRE);
         Ok(Postgres {
             readers: Readers::new(log.clone(), way(Purpose::Reads), reads, recent),
             leases: Leases::new(log.clone(), way(Purpose::Leases), leases),

@@ -1,7 +1,7 @@
 //! A server that vanishes without a word: nothing waits for it longer than a limit.
 
 use crate::support::{DIRECT, Schema, append, begun, commit, run};
-use sillage_core::{Clock, CommitError, Database, Transaction};
+use sillage_core::{Clock, CommitError, Database, ErrorKind, Transaction};
 use sillage_postgres::Postgres;
 use sillage_testkit::{ManualClock, SystemClock};
 use std::{sync::Arc, time::Duration};
@@ -11,6 +11,9 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
+use uuid::Uuid;
+
+const TTL: Duration = Duration::from_secs(60);
 
 /// A way to the server on which everything that is open can fall silent, for good.
 struct Silent {
@@ -49,6 +52,15 @@ impl Silent {
     fn begin(&self) -> JoinHandle<bool> {
         let database = self.database.clone();
         tokio::spawn(async move { database.begin().await.is_ok() })
+    }
+
+    /// Whether a lease is taken.
+    fn lease(&self, number: u32) -> JoinHandle<Result<bool, ErrorKind>> {
+        let database = self.database.clone();
+        tokio::spawn(async move {
+            let taken = database.lease(&format!("l{number}"), Uuid::nil(), TTL).await;
+            taken.map(|epoch| epoch.is_some()).map_err(|error| error.kind())
+        })
     }
 
     /// What is answered once time has passed.
@@ -95,5 +107,32 @@ fn transactions_that_are_dropped_leave_room() {
         drop(all);
         // One that has just begun may be late as well.
         while !silent.late(silent.begin()).await {}
+    });
+}
+
+#[test]
+fn leases_are_answered() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let silent = Silent::open(&schema).await;
+        for round in 0..3 {
+            let all: Vec<_> = (0..3).map(|number| silent.lease(round * 3 + number)).collect();
+            for taken in all {
+                assert_eq!(taken.await.unwrap(), Ok(true), "others have their places");
+            }
+            silent.silence.send_replace(());
+            let all: Vec<_> = (0..3).map(|number| silent.lease(round * 3 + number)).collect();
+            let mut unanswered = 0;
+            for taken in all {
+                match silent.late(taken).await {
+                    Ok(is_taken) => assert!(is_taken, "on a connection that was made since"),
+                    Err(kind) => {
+                        assert_eq!(kind, ErrorKind::Unavailable);
+                        unanswered += 1;
+                    }
+                }
+            }
+            assert!(unanswered > 0);
+        }
     });
 }
