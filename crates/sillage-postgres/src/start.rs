@@ -197,22 +197,30 @@ impl Start<'_> {
                  skip entries: ALTER SEQUENCE {schema}.log_position INCREMENT 1 CACHE 1 NO CYCLE"
             )));
         }
-        let last: i64 = row.try_get(3)?;
-        let ahead = query(&self.sql.ahead).bind(last).fetch_optional(&mut *connection).await?;
-        if let Some(row) = ahead {
-            let (reader, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-            return Ok(Err(restored(
-                place,
-                &format!("the checkpoint of `{reader}`"),
-                position,
-                last,
-            )));
+        if let Some(error) = self.ahead(connection, (oids[1], row.try_get(3)?)).await? {
+            return Ok(Err(error));
         }
         let row = query(&self.sql.origin).fetch_one(&mut *connection).await?;
         let origin: String = row.try_get(0)?;
         let renew = query(&self.sql.renew).bind(Uuid::new_v4().to_string()).bind(origin);
         renew.execute(connection).await?;
         Ok(Ok(Found { oids, ..Found::default() }))
+    }
+
+    /// That a checkpoint is above the end of the log, if one is. What others write while this looks
+    /// moves both: the end is read after the checkpoint again.
+    async fn ahead(
+        &self,
+        connection: &mut PgConnection,
+        (sequence, before): (Oid, i64),
+    ) -> sqlx::Result<Option<Error>> {
+        let ahead = query(&self.sql.ahead).bind(before).fetch_optional(&mut *connection).await?;
+        let Some(row) = ahead else { return Ok(None) };
+        let (reader, position): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let row = query(&self.sql.sequence).bind(sequence).fetch_one(connection).await?;
+        let last: i64 = row.try_get(3)?;
+        let whose = format!("the checkpoint of `{reader}`");
+        Ok((position > last).then(|| restored(&self.place, &whose, position, last)))
     }
 }
 

@@ -63,6 +63,27 @@ fn a_checkpoint_above_the_end_of_the_log_is_refused_by_name() {
     refused(harm, ErrorKind::Corrupt, "`order/orders@1` is at 7");
 }
 
+/// Others may write while a process starts.
+#[test]
+fn a_checkpoint_that_moves_meanwhile_is_not_above_the_end() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        drop(schema.open().await);
+        let mut shell = schema.shell().await;
+        schema.run(&mut shell, "BEGIN; LOCK TABLE @@.documents IN ACCESS EXCLUSIVE MODE").await;
+        let starting = tokio::spawn({
+            let url = schema.url.clone();
+            async move { Postgres::connect(&url, Arc::new(SystemClock)).await }
+        });
+        schema.until_waiting(&mut shell, "checkpoints").await;
+        let moves = r#"SELECT nextval('@@.log_position'); INSERT INTO @@.documents VALUES
+            ('checkpoints', 'order/orders@1', 1, NULL, '{"position":1}'); COMMIT"#;
+        schema.run(&mut shell, moves).await;
+        let started = starting.await.unwrap();
+        assert!(started.is_ok(), "{started:?}");
+    });
+}
+
 #[test]
 fn a_reader_beyond_the_end_of_the_log_is_told_that_it_was_restored() {
     let Some(schema) = Schema::new(DIRECT) else { return };
