@@ -7,9 +7,9 @@
 -- inbox rows ($6 consumer, $7 source, $8 id, $9 decision, $10 partition, $11 offset); documents ($12
 -- collection, $13 id, $14 the version they have, NULL: any, $15 how often they are put, 0: they stay as
 -- they are, one that is absent by a row that its trigger takes back, -1: they go,
--- $16 sort key, $17 or how many microseconds from now it is, $18 body); up to where inbox rows go ($19
--- consumer, $20 partition, $21 offset); entries ($22 stream … $36 payload); $37 the log's oid, $38 its
--- sequence.
+-- $16 sort key, $17 or how many microseconds from now it is, at most until the last time there is,
+-- $18 body); up to where inbox rows go ($19 consumer, $20 partition, $21 offset); entries ($22 stream …
+-- $36 payload); $37 the log's oid, $38 its sequence.
 WITH lease AS MATERIALIZED (
     SELECT wanted.name
     FROM unnest($1::text[], $2::bigint[]) AS wanted (name, epoch),
@@ -62,7 +62,12 @@ new AS (
         wanted.id,
         CASE WHEN wanted.puts > 0 THEN wanted.puts ELSE -1 END,
         coalesce(wanted.sort, to_char(
-            (clock_timestamp() + wanted.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
+            (
+                least(
+                    clock_timestamp(),
+                    timestamptz '9999-12-30 21:59:59.999999Z' - wanted.delay * interval '1 microsecond'
+                ) + wanted.delay * interval '1 microsecond'
+            ) AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
         )),
         wanted.body
@@ -143,7 +148,12 @@ put AS (
         document.id,
         document.puts,
         coalesce(document.sort, to_char(
-            (clock_timestamp() + document.delay * interval '1 microsecond') AT TIME ZONE 'UTC',
+            (
+                least(
+                    clock_timestamp(),
+                    timestamptz '9999-12-30 21:59:59.999999Z' - document.delay * interval '1 microsecond'
+                ) + document.delay * interval '1 microsecond'
+            ) AT TIME ZONE 'UTC',
             'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
         )),
         document.body

@@ -101,7 +101,8 @@ pub async fn documents_are_due_when_their_time_has_come<F: DatabaseFixture>(fixt
         sorted("timers", "d later", Sort::After(secs(3600))),
         sorted("timers", "e later", at(now + secs(3600))),
         sorted("timers", "f far", at(Timestamp::from_micros(i64::MAX))),
-        put("timers", "g without", "x"),
+        sorted("timers", "g never", Sort::After(secs(10_000 * 365 * 24 * 3600))),
+        put("timers", "h without", "x"),
         sorted("others", "h", at(now - secs(1))),
     ];
     accept(&database, writes(all)).await;
