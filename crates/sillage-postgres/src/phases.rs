@@ -55,7 +55,7 @@ pub(crate) async fn run(
             held.extend(keys.iter().filter(|key| key.is_exclusive()));
             accepted.push(None);
         } else {
-            let outcome = match state.refusal(commit) {
+            let outcome = match refusal(log, connection, &mut state, commit).await? {
                 Some(refusal) => Some(Err(refusal)),
                 None => accept(log, connection, &mut state, (number, commit)).await?,
             };
@@ -74,6 +74,29 @@ pub(crate) async fn run(
     let positions: Vec<_> = written.iter().map(|entry| entry.position.0).collect();
     let outcomes = outcomes(accepted, (&appended, &positions), state.head);
     Ok(Done { outcomes, writes, appended: written })
+}
+
+/// Why a commit is refused, if it is. Rows are locked as they are now, messages were looked up as it was
+/// when that began: where a row has changed, the commit's own first try may have done it meanwhile.
+async fn refusal(
+    log: &Log,
+    connection: &mut PgConnection,
+    state: &mut State,
+    commit: &Commit,
+) -> sqlx::Result<Option<CommitError>> {
+    let refusal = state.refusal(commit);
+    if !matches!(refusal, Some(CommitError::Conflict { .. } | CommitError::Fenced)) {
+        return Ok(refusal);
+    }
+    let (sources, ids): (Vec<_>, Vec<_>) = messages(&commit.writes).unzip();
+    if ids.is_empty() {
+        return Ok(refusal);
+    }
+    let query = log.query(&log.sql.known).bind(sources).bind(ids);
+    for row in query.fetch_all(connection).await? {
+        state.known.insert((text(&row, 0)?, text(&row, 1)?));
+    }
+    Ok(state.refusal(commit))
 }
 
 /// Takes a commit that is not refused, unless SQL of users in it fails, or finds its rows held.
@@ -105,13 +128,7 @@ impl<'c> Wanted<'c> {
         let mut all: Vec<Key> = commits.iter().flat_map(|commit| keys(commit)).collect();
         all.sort_unstable();
         all.dedup();
-        let writes = commits.iter().flat_map(|commit| &commit.writes);
-        let messages = writes.filter_map(|write| match write {
-            Write::Append { message, .. } => Some((&*message.source, message.id.as_str())),
-            Write::Restore(entry) => Some((&*entry.body.source, entry.body.id.as_str())),
-            _ => None,
-        });
-        let (sources, ids) = messages.unzip();
+        let (sources, ids) = messages(commits.iter().flat_map(|commit| &commit.writes)).unzip();
         Wanted { keys: all, sources, ids }
     }
 
@@ -151,6 +168,17 @@ impl<'c> Wanted<'c> {
             names.iter().map(|names| names.2).collect(),
         )
     }
+}
+
+/// Source and id of messages that are to be new to the log.
+fn messages<'c>(
+    writes: impl IntoIterator<Item = &'c Write>,
+) -> impl Iterator<Item = (&'c str, &'c str)> {
+    writes.into_iter().filter_map(|write| match write {
+        Write::Append { message, .. } => Some((&*message.source, message.id.as_str())),
+        Write::Restore(entry) => Some((&*entry.body.source, entry.body.id.as_str())),
+        _ => None,
+    })
 }
 
 /// Locks the rows that are there.

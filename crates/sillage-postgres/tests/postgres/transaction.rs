@@ -3,8 +3,8 @@
 use crate::support::{DIRECT, POOLED, Schema, append, begun, commit, run};
 use bytes::Bytes;
 use sillage_core::{
-    Class, Commit, CommitError, Committed, Condition, Database, Decision, Delivered, Filter,
-    Position, Transaction, Version, Write,
+    Class, Commit, CommitError, Committed, Condition, Database, Decision, Delivered, Expected,
+    Filter, Position, Transaction, Version, Write,
 };
 use sillage_postgres::{
     PgTransaction,
@@ -92,6 +92,43 @@ fn a_second_try_does_not_meet_the_first() {
             let page = database.log(Position(0), &Filter::default(), 9).await.unwrap();
             let streams: Vec<_> = page.entries.iter().map(|e| e.stream.clone()).collect();
             assert_eq!(streams, [Some(("s".into(), Version(4)))]);
+        });
+    }
+}
+
+/// The same commit once more, while its first try is not committed yet.
+fn again() -> Commit {
+    let expected = Expected::Exact(Version(1));
+    let condition = Condition::Stream { stream: "s".into(), expected };
+    Commit { conditions: vec![condition], writes: vec![append(Some("s"), "again")] }
+}
+
+/// A try that waits for an earlier one of the same commit is told that it was done, and not that
+/// somebody else was quicker.
+#[test]
+fn a_try_that_overlaps_its_own_first_was_handled() {
+    for is_in_transaction in [true, false] {
+        let Some(schema) = Schema::new(DIRECT) else { return };
+        run(async {
+            let database = Arc::new(schema.open().await);
+            let first = database.commit(vec![commit([append(Some("s"), "first")])]).await;
+            assert!(first[0].is_ok(), "{first:?}");
+            let mut shell = schema.shell().await;
+            schema.run(&mut shell, "BEGIN").await;
+            database.write(&mut shell, &again()).await.unwrap();
+            let waiting = tokio::spawn({
+                let database = database.clone();
+                async move {
+                    if is_in_transaction {
+                        return committed(begun(&database).await, again()).await;
+                    }
+                    database.commit(vec![again()]).await.remove(0)
+                }
+            });
+            schema.until_waiting(&mut shell, "FOR UPDATE").await;
+            schema.run(&mut shell, "COMMIT").await;
+            let answer = waiting.await.unwrap();
+            assert!(matches!(answer, Err(CommitError::AlreadyHandled)), "{answer:?}");
         });
     }
 }
