@@ -14,8 +14,20 @@ use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 /// What an effect is for, in messages to people.
 pub(crate) const NAME: &str = "PostgreSQL";
 
-/// How long the SQL of one effect may take: other commits wait for it.
+/// How long the SQL of one effect may take: other commits wait for it. The server ends a statement by then.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long that of all effects of a commit may take.
+const TOGETHER: Duration = Duration::from_secs(20);
+
+/// Once that of a batch has taken so long, what is left is run by itself: a batch has a limit of time.
+pub(crate) const ENOUGH: Duration = Duration::from_secs(5);
+
+const BEGIN: &str = "SAVEPOINT sillage; \
+     SELECT set_config('sillage.timeout', current_setting('statement_timeout'), true); \
+     SELECT set_config('statement_timeout', '10s', true)";
+const END: &str = "RELEASE SAVEPOINT sillage; \
+     SELECT set_config('statement_timeout', current_setting('sillage.timeout'), true)";
 
 type Run = dyn for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<(), Failure>> + Send + Sync;
 
@@ -43,8 +55,8 @@ pub(crate) struct Sql(Box<Run>);
 /// back and tried again in halves. So it does nothing but SQL on the connection it is given; what it
 /// computes elsewhere would be done again. Its changes are committed once.
 ///
-/// **Others wait for it**: it runs on the one connection that commits, and may take 10 s at most, which
-/// is a transient failure. For work that takes longer than a few milliseconds, or waits for anything
+/// **Others wait for it**: it runs on the one connection that commits, and may take 10 s at most, 20 s
+/// with all others of its commit, which is a transient failure. For work that takes longer than a few milliseconds, or waits for anything
 /// but the database, a handler takes its own transaction, `Tx<Pg>`.
 ///
 /// *Failures.* One that is returned refuses this commit alone, as its class says. An error of
@@ -87,14 +99,16 @@ pub(crate) async fn run(
     if all.peek().is_none() {
         return Ok(Ended::Done);
     }
-    simple(connection, "SAVEPOINT sillage").await?;
+    simple(connection, BEGIN).await?;
+    let end = log.clock.elapsed() + TOGETHER;
     for sql in all {
-        if let Some(ended) = one(log, connection, sql).await? {
+        let limit = LIMIT.min(end.saturating_sub(log.clock.elapsed()));
+        if let Some(ended) = one(log, connection, (sql, limit)).await? {
             take_back(connection).await?;
             return Ok(ended);
         }
     }
-    match simple(connection, "RELEASE SAVEPOINT sillage").await {
+    match simple(connection, END).await {
         Ok(()) => Ok(Ended::Done),
         // After an error that it did not return.
         Err(error) if code(&error).as_deref() == Some("25P02") => {
@@ -107,6 +121,11 @@ pub(crate) async fn run(
     }
 }
 
+/// Whether there is any.
+pub(crate) fn has_sql(commit: &Commit) -> bool {
+    commit.writes.iter().any(|write| sql_of(write).is_some())
+}
+
 /// SQL for other databases was refused before.
 fn sql_of(write: &Write) -> Option<&Sql> {
     match write {
@@ -116,7 +135,11 @@ fn sql_of(write: &Write) -> Option<&Sql> {
 }
 
 /// `None`: it succeeded.
-async fn one(log: &Log, connection: &mut PgConnection, sql: &Sql) -> sqlx::Result<Option<Ended>> {
+async fn one(
+    log: &Log,
+    connection: &mut PgConnection,
+    (sql, limit): (&Sql, Duration),
+) -> sqlx::Result<Option<Ended>> {
     let run = AssertUnwindSafe(async { (sql.0)(connection).await }).catch_unwind();
     let failure = tokio::select! {
         biased;
@@ -125,8 +148,10 @@ async fn one(log: &Log, connection: &mut PgConnection, sql: &Sql) -> sqlx::Resul
             Ok(Err(failure)) => failure,
             Err(panic) => Failure::permanent(format!("`sql` panicked: {}", said(&*panic))),
         },
-        () = log.clock.sleep(LIMIT) => {
-            Failure::transient(format!("`sql` took longer than {} s", LIMIT.as_secs()))
+        () = log.clock.sleep(limit) => {
+            let (one, all) = (LIMIT.as_secs(), TOGETHER.as_secs());
+            let why = format!("`sql` took longer than {one} s, or all of its commit longer than {all} s");
+            Failure::transient(why)
         }
     };
     let Failure { class, source } = failure;
@@ -194,5 +219,5 @@ fn cause(error: &sqlx::Error) -> Cause {
 /// constraint that is deferred.
 pub(crate) fn is_cause(commit: &Commit, error: &sqlx::Error) -> bool {
     let violates = code(error).is_some_and(|code| code.starts_with("23"));
-    violates && commit.writes.iter().any(|write| sql_of(write).is_some())
+    violates && has_sql(commit)
 }

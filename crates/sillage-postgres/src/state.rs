@@ -8,7 +8,10 @@ use sillage_core::{
     Commit, CommitError, Condition, Decision, Delivered, Expected, Recorded, Sort, Text, Timestamp,
     Version, Write,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 /// A row that a batch reads or writes. They are locked in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +107,8 @@ pub(crate) struct State {
     pub(crate) rows: BTreeMap<Key, Row>,
     /// Messages that are in the log, and those appended here: source and id.
     pub(crate) known: HashSet<(Text, Text)>,
+    /// How long SQL of users has taken.
+    pub(crate) ran: Duration,
     /// The database's time.
     pub(crate) now: Timestamp,
     /// The last position given out.

@@ -2,16 +2,20 @@
 
 use crate::support::{DIRECT, POOLED, Schema, append, commit, run};
 use sillage_core::{
-    Class, Commit, CommitError, Condition, Database, Effect, Effects, ErrorKind, Expected, Failure,
-    Statement, Version, Write,
+    BoxFuture, Class, Clock, Commit, CommitError, Condition, Database, Effect, Effects, ErrorKind,
+    Expected, Failure, Position, Statement, Timestamp, Version, Write,
 };
 use sillage_postgres::{
-    sql,
+    Postgres, sql,
     sqlx::{AssertSqlSafe, PgConnection, raw_sql},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use sillage_testkit::SystemClock;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 const TABLES: &str = "CREATE TABLE @@.orders (id text PRIMARY KEY, total bigint NOT NULL, \
@@ -192,6 +196,81 @@ fn a_held_row_of_the_users_delays_only_commits_about_it() {
         let answers = waiting.await.unwrap();
         assert!(answers[0].is_ok(), "{answers:?}");
         assert_eq!(schema.number(&mut shell, "SELECT total FROM @@.orders").await, 12);
+    });
+}
+
+/// A clock that goes ten times as fast.
+struct Fast;
+
+impl Clock for Fast {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed() * 10
+    }
+
+    fn sleep(&self, delay: Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(delay / 10)
+    }
+}
+
+/// What takes too long fails by itself, and the settings it was run with are gone.
+#[test]
+fn what_takes_too_long_fails_alone() {
+    for variable in [DIRECT, POOLED] {
+        let Some(schema) = Schema::new(variable) else { return };
+        run(async {
+            let database = schema.open().await;
+            let takes_long = || statements(&schema, "SELECT pg_sleep(60)");
+            let shows = statements(
+                &schema,
+                "CREATE TABLE @@.shown AS SELECT current_setting('statement_timeout') AS setting",
+            );
+            let batch = vec![
+                runs(shows, []),
+                runs(takes_long(), [append(Some("s"), "guilty")]),
+                runs(takes_long(), [append(Some("t"), "guilty, too")]),
+                commit([append(Some("s"), "free")]),
+            ];
+            let answers = database.commit(batch).await;
+            let Err(CommitError::Sql(failure)) = &answers[1] else { panic!("{answers:?}") };
+            assert_eq!(failure.class, Class::Transient, "{failure}");
+            assert!(matches!(answers[2], Err(CommitError::Held(_))), "{answers:?}");
+            assert!(answers[0].is_ok() && answers[3].is_ok(), "{answers:?}");
+            assert_eq!(ids(&database).await, ["free"]);
+        });
+    }
+}
+
+/// Each is quick enough, all of them are not: those that are left are tried by themselves.
+#[test]
+fn what_takes_too_long_together_is_done_apart() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let database = Postgres::connect(&schema.url, Arc::new(Fast)).await.unwrap();
+        let takes_a_while = || statements(&schema, "SELECT pg_sleep(0.4)");
+        let entry = |number: u32| [append(None, &number.to_string())];
+        let mut batch: Vec<_> = (0..14).map(|n| runs(takes_a_while(), entry(n))).collect();
+        let mut tries = 0;
+        while !batch.is_empty() {
+            let answers = database.commit(std::mem::take(&mut batch)).await;
+            for answer in answers {
+                match answer {
+                    Ok(_) => {}
+                    Err(CommitError::Held(commit)) => batch.push(commit),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            tries += 1;
+        }
+        assert_eq!(database.head().await.unwrap().last, Position(14));
+        assert!(tries > 1);
+        let effects = (0..10).fold(Effects::none(), |all, _| all.and(takes_a_while()));
+        let answer = database.commit(vec![runs(effects, entry(99))]).await.remove(0);
+        let Err(CommitError::Sql(failure)) = answer else { panic!("{answer:?}") };
+        assert_eq!(failure.class, Class::Transient, "{failure}");
     });
 }
 
