@@ -26,6 +26,9 @@ use uuid::Uuid;
 /// A filtered read looks at this many positions at most, so that it never takes long.
 const WINDOW: u64 = 10_000;
 
+/// The end of the log is read by about so many bytes at a time.
+const BYTES: usize = 4 << 20;
+
 /// A reader that is so far behind need not know where the log ends in this moment. Sooner than a log can
 /// be restored it asks again.
 const FAR: u64 = 4 * WINDOW;
@@ -104,9 +107,7 @@ impl Readers {
             return Ok(Page { entries: vec![], through, trimmed_before: Position(trimmed_before) });
         }
         let (entries, gone, through) = if stable - from <= STEP {
-            let (entries, gone) = self.at_the_end(wanted, filter.clone(), seen.rewritten).await?;
-            let through = through(&entries, max, until);
-            (entries, gone, through)
+            self.at_the_end(wanted, filter.clone(), seen.rewritten).await?
         } else if known.is_some() && max >= HALVED {
             self.halves(wanted, filter).await?
         } else {
@@ -117,11 +118,7 @@ impl Readers {
     }
 
     /// A page in two parts, read at once: while one waits for the server, the other is decoded.
-    async fn halves(
-        &self,
-        (from, until, max): (u64, u64, usize),
-        filter: &Filter,
-    ) -> Result<(Vec<Recorded>, u64, Position)> {
+    async fn halves(&self, (from, until, max): (u64, u64, usize), filter: &Filter) -> Result<Part> {
         // As many positions have at most as many entries.
         let half = (max / 2).min(HALF);
         let middle = until.min(from.saturating_add(half as u64));
@@ -132,12 +129,7 @@ impl Readers {
         Ok((first.0, first.1.max(second.1), second.2))
     }
 
-    /// Entries, up to where some without a stream were gone when they were read, and how far these go.
-    async fn part(
-        &self,
-        wanted: (u64, u64, usize),
-        filter: &Filter,
-    ) -> Result<(Vec<Recorded>, u64, Position)> {
+    async fn part(&self, wanted: (u64, u64, usize), filter: &Filter) -> Result<Part> {
         let (_, until, max) = wanted;
         let filter = filter.clone();
         let read =
@@ -168,7 +160,7 @@ impl Readers {
         wanted: (u64, u64, usize),
         filter: Filter,
         rewritten: u64,
-    ) -> Result<Entries> {
+    ) -> Result<Part> {
         let readers = self.clone();
         // By itself: others wait for it.
         let reading = tokio::spawn(async move { readers.shared(wanted, filter, rewritten).await });
@@ -182,7 +174,7 @@ impl Readers {
         wanted: (u64, u64, usize),
         filter: Filter,
         rewritten: u64,
-    ) -> Result<Entries> {
+    ) -> Result<Part> {
         let (from, until, max) = wanted;
         let mut recent = self.recent.lock().await;
         if recent.through() < from || recent.is_outdated(rewritten) {
@@ -192,18 +184,20 @@ impl Readers {
         if recent.has(from) && at < until {
             let all = (at, until, usize::MAX);
             let read = self.run(move |log, c| {
-                Box::pin(async move { entries(log, c, all, &Filter::default()).await })
+                Box::pin(async move { latest(log, c, all, &Filter::default()).await })
             });
-            let (read, trimmed_before) = read.await?;
-            recent.extend(read, until, trimmed_before);
+            let (read, trimmed_before, through) = read.await?;
+            recent.extend(read, through.0, trimmed_before);
         }
         if recent.has(from) {
-            return Ok((recent.read((from, until), &filter, max), recent.trimmed_before()));
+            let until = until.min(recent.through());
+            let found = recent.read((from, until), &filter, max);
+            let through = through(&found, max, until);
+            return Ok((found, recent.trimmed_before(), through));
         }
         // It is behind what is kept.
         drop(recent);
-        self.run(move |log, c| Box::pin(async move { entries(log, c, wanted, &filter).await }))
-            .await
+        self.run(move |log, c| Box::pin(async move { latest(log, c, wanted, &filter).await })).await
     }
 
     /// Where the log ends.
@@ -229,9 +223,33 @@ async fn incarnation(log: &Log, connection: &mut PgConnection) -> sqlx::Result<U
 }
 
 /// With up to where entries without a stream were gone when these were read.
-pub(crate) type Entries = (Vec<Recorded>, u64);
+type Entries = (Vec<Recorded>, u64);
 
-pub(crate) async fn entries(
+/// And how far these go.
+pub(crate) type Part = (Vec<Recorded>, u64, Position);
+
+/// Entries at the end of the log, where a few may be large: less than all where they are large together.
+pub(crate) async fn latest(
+    log: &Log,
+    connection: &mut PgConnection,
+    wanted: (u64, u64, usize),
+    filter: &Filter,
+) -> sqlx::Result<Part> {
+    let (from, until, max) = wanted;
+    if filter.stream.is_some() || filter.correlation_id.is_some() {
+        let (found, gone) = entries(log, connection, wanted, filter).await?;
+        let through = through(&found, max, until);
+        return Ok((found, gone, through));
+    }
+    let query = log.query(&log.sql.log_end).bind(signed(from)).bind(signed(until));
+    let query = query.bind(list(&filter.topics)).bind(list(&filter.names)).bind(limit(max));
+    let (found, gone) = collect(query.bind(limit(BYTES)), connection).await?;
+    let is_large = found.iter().map(|entry| entry.body.payload.len()).sum::<usize>() >= BYTES;
+    let through = through(&found, if is_large { 0 } else { max }, until);
+    Ok((found, gone, through))
+}
+
+async fn entries(
     log: &Log,
     connection: &mut PgConnection,
     (from, until, max): (u64, u64, usize),
@@ -247,6 +265,10 @@ pub(crate) async fn entries(
         (None, Some(correlation)) => scan(&log.sql.log_correlation).bind(correlation),
         (None, None) => scan(&log.sql.log),
     };
+    collect(query, connection).await
+}
+
+async fn collect(query: Bound, connection: &mut PgConnection) -> sqlx::Result<Entries> {
     // Row by row, so that the next one finds the memory of the last.
     let mut rows = query.fetch(connection);
     let (mut found, mut trimmed_before, mut shared) = (vec![], 0, Shared::default());

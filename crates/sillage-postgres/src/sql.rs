@@ -35,7 +35,7 @@ macro_rules! statements {
 
 statements! {
     ahead, append, append_one, claim, common, decisions, documents, documents_by_id, documents_by_sort, documents_due,
-    forget, holding, known, lease_make, lease_renew, lease_take, lock, log, log_correlation, log_stream, meta,
+    forget, holding, known, lease_make, lease_renew, lease_take, lock, log, log_correlation, log_end, log_stream, meta,
     notify, now, oids, origin, own, renew, restore, rewritten, rights, seen, sequence, server, set_meta, stable,
     stream, trim, trim_stream, write,
 }

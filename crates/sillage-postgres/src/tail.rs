@@ -10,7 +10,7 @@ use crate::{
     error::describe,
     link::{Link, Way},
     log::Log,
-    read::entries,
+    read::{Part, latest},
     recent::{Own, Recent},
     rows::unsigned,
 };
@@ -272,13 +272,14 @@ impl Watcher {
         }
         let at = recent.through();
         if at < stable {
-            let (read, trimmed_before) = match self.own((at, stable)) {
-                Some(own) => (own, self.seen.trimmed_before),
+            let (read, trimmed_before, through) = match self.own((at, stable)) {
+                Some(own) => (own, self.seen.trimmed_before, Position(stable)),
                 None => self.entries((at, stable)).await.ok()?,
             };
-            recent.extend(read, stable, trimmed_before);
+            recent.extend(read, through.0, trimmed_before);
         }
-        recent.has(after.0).then(|| recent.later(after.0).cloned().collect())
+        let is_all = recent.has(after.0) && recent.through() >= stable;
+        is_all.then(|| recent.later(after.0).cloned().collect())
     }
 
     /// Entries after a position up to another, where all of them are from here.
@@ -287,12 +288,9 @@ impl Watcher {
         own.lock().unwrap_or_else(PoisonError::into_inner).take(after, through)
     }
 
-    async fn entries(
-        &mut self,
-        (after, through): (u64, u64),
-    ) -> sqlx::Result<(Vec<Recorded>, u64)> {
+    async fn entries(&mut self, (after, through): (u64, u64)) -> sqlx::Result<Part> {
         let (wanted, filter) = ((after, through, usize::MAX), Filter::default());
-        self.on_link(async |log, c| entries(log, c, wanted, &filter).await).await
+        self.on_link(async |log, c| latest(log, c, wanted, &filter).await).await
     }
 
     async fn read(&mut self, has_moved: bool) -> Result<()> {
