@@ -4,8 +4,8 @@ use crate::support::{DIRECT, POOLED, Schema, append, begun, commit, message, run
 use bytes::Bytes;
 use futures_util::future::join_all;
 use sillage_core::{
-    Clock, Commit, CommitError, Condition, Database, Expected, Filter, Message, Position, Version,
-    Write,
+    Clock, Commit, CommitError, Condition, Database, Decision, Delivered, Expected, Filter,
+    Message, Position, Version, Write,
 };
 use sillage_testkit::SystemClock;
 use std::{sync::Arc, time::Duration};
@@ -116,6 +116,51 @@ fn a_held_row_delays_only_commits_about_it() {
             let answers = waits.await.unwrap();
             assert!(answers[0].is_ok(), "{answers:?}");
         }
+    });
+}
+
+/// A row that somebody is changing is known to be there: nobody waits in order to make it, and the others
+/// are committed together.
+#[test]
+fn a_row_that_is_being_changed_splits_no_batch() {
+    let Some(schema) = Schema::new(DIRECT) else { return };
+    run(async {
+        let database = schema.open().await;
+        let put = |id: &str| Write::Put {
+            collection: "c".into(),
+            id: id.into(),
+            sort: None,
+            body: Bytes::from_static(b"{}"),
+        };
+        let delivery = Delivered { consumer: "c".into(), source: "test".into(), id: "d".into() };
+        let decide =
+            Write::Decide { delivery: delivery.clone(), decision: Decision::Done, until: None };
+        let before = commit([append(Some("held"), "before"), put("held"), decide]);
+        assert!(database.commit(vec![before]).await[0].is_ok());
+        let mut shell = schema.shell().await;
+        let change = "BEGIN; UPDATE @@.streams SET version = version; \
+                      UPDATE @@.documents SET version = version; UPDATE @@.inbox SET at = at";
+        schema.run(&mut shell, change).await;
+        let free = |id: &str| commit([append(Some(id), id)]);
+        let decided = Condition::Decided(delivery, Decision::Done);
+        let batch = vec![
+            free("a"),
+            free("b"),
+            commit([append(Some("held"), "held")]),
+            commit([put("held")]),
+            Commit { conditions: vec![decided], writes: vec![put("x")] },
+            free("c"),
+        ];
+        let writes = database.durable_writes();
+        let answers = database.commit(batch).await;
+        let batches = i64::try_from(database.durable_writes() - writes).unwrap();
+        for (place, answer) in answers.iter().enumerate() {
+            let is_held = matches!(answer, Err(CommitError::Held(_)));
+            assert_eq!(is_held, (2..=4).contains(&place), "{place}: {answer:?}");
+        }
+        let transactions = "SELECT count(DISTINCT xmin::text) FROM @@.log WHERE id <> 'before'";
+        assert_eq!(schema.number(&mut schema.shell().await, transactions).await, batches);
+        schema.run(&mut shell, "ROLLBACK").await;
     });
 }
 
