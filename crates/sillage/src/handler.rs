@@ -24,6 +24,7 @@
 
 use crate::{
     names,
+    panics::panicked,
     runtime::operation,
     tx::{Lent, Wanted, taken_back},
 };
@@ -494,10 +495,4 @@ where
             context.end(result)
         });
     }
-}
-
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Failure {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    Failure::permanent(format!("the handler panicked: {}", text.unwrap_or_default()))
 }

@@ -13,6 +13,7 @@ mod names;
 mod observe;
 #[cfg(feature = "postgres")]
 mod outbox;
+mod panics;
 mod prefix;
 mod process;
 mod projection;

@@ -6,8 +6,9 @@ use super::{
     tokens::{self, Fired},
 };
 use crate::{
-    handler::{AnyHandler, Context, Handled, panicked},
+    handler::{AnyHandler, Context, Handled},
     names,
+    panics::panicked,
     runtime::{assemble::raw, operation},
 };
 use futures_util::FutureExt as _;

@@ -15,7 +15,7 @@ use super::{
     stored,
     view::{Seen, saw},
 };
-use crate::{archive::archived_through, handler::panicked, names};
+use crate::{archive::archived_through, names, panics::panicked};
 use futures_util::FutureExt as _;
 use sillage_core::{Failure, Filter, Page, Position, Recorded, Result, Text, Version};
 use std::{iter, panic::AssertUnwindSafe, sync::Arc, time::Duration};
